@@ -1,0 +1,272 @@
+"""The four interfaces: Backbone, Task, Classifier, Scorer, and the small records between them.
+
+The core only ever sees numpy arrays; torch, JAX, ONNX and plain numpy live behind these methods. Each class is built
+from an instance of its frozen `Params` dataclass, cheaply: weights and data are loaded when they are first needed.
+Shapes: N examples, B of a batch, D features, T tokens, C classes, K prototypes.
+
+`version` belongs to the identity of every result: raise it whenever a change to the class can change a number.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int, Int64, UInt8
+
+from benchkit.media import Audio, Image, Media
+from benchkit.spec import NoParams
+
+Modality = Literal["image", "audio"]
+TaskKind = Literal["multiclass", "multilabel", "detection", "traits"]
+Needs = Literal["pooled", "tokens", "raw"]
+Labels = Int64[np.ndarray, " N"] | UInt8[np.ndarray, "N C"]
+"""multiclass: the class's number, [N]. Every other kind: 0 or 1 for each class, [N, C]."""
+
+
+class Component:
+    """What the four have in common."""
+
+    Params: ClassVar[type] = NoParams
+    """A frozen dataclass (see benchkit.spec.param); its field `checkpoint`, if any, is written `name:checkpoint`."""
+    version: ClassVar[int] = 1
+
+    def __init__(self, params: Any = None) -> None:
+        self.params = self.Params() if params is None else params
+
+
+# ---------------------------------------------------------------------------------------------------------------- tasks
+
+
+@dataclass(frozen=True)
+class Example:
+    """One item of a split.
+
+    index: its row in the split, from 0.
+    id: its name, unique in the split and the same on every machine; predictions carry it.
+    """
+
+    index: int
+    id: str
+    media: Media
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One fit and one evaluation: rows of a split to train on and rows of a split to test on."""
+
+    train_split: str
+    train: Int[np.ndarray, " n"]
+    test_split: str
+    test: Int[np.ndarray, " m"]
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number from a paper for one cell of this task.
+
+    model, classifier: specs as a user would type them; n_train as in a cell (-1 is all).
+    value: in the units of our metric (0.1637, not 16.37).
+    source: what a reader needs to check it: arXiv number and table.
+    """
+
+    model: str
+    classifier: str
+    n_train: int
+    metric: str
+    value: float
+    source: str
+
+
+class Task(Component, ABC):
+    """Labelled examples, how they are split, and how an answer is judged."""
+
+    kind: ClassVar[TaskKind]
+    modality: ClassVar[Modality]
+    metrics: ClassVar[tuple[str, ...]]
+    """Names from benchkit.metrics, the primary one first."""
+    published: ClassVar[tuple[Published, ...]] = ()
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Names of the classes, in the order of the labels."""
+
+    @abstractmethod
+    def ids(self, split: str) -> Sequence[str]:
+        """The examples' names, one a row. Decodes no media. Raises DataError."""
+
+    @abstractmethod
+    def labels(self, split: str) -> Labels:
+        """One row an example, in the order of `ids`. Decodes no media. Raises DataError."""
+
+    @abstractmethod
+    def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
+        """The examples of these rows, in any order, as a stream: a split may be larger than memory."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the data itself (see benchkit.fingerprint): the same data anywhere gives the same string."""
+
+    def media_key(self, split: str) -> str | None:
+        """What names the media of a split in the feature cache, where that is less than the whole spec: leave out
+        parameters that change only folds or labels, and features are shared. None: the whole spec counts."""
+        return None
+
+    def folds(self) -> tuple[Fold, ...]:
+        """Fits and evaluations that make one result; their test rows do not overlap. By default: train, then test."""
+        train, test = len(self.ids("train")), len(self.ids("test"))
+        return (Fold("train", np.arange(train), "test", np.arange(test)),)
+
+
+# ------------------------------------------------------------------------------------------------------------ backbones
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What a backbone makes of a batch. tokens: only where asked for, and only where the backbone has them."""
+
+    pooled: Float32[np.ndarray, "B D"]
+    tokens: Float32[np.ndarray, "B T D2"] | None = None
+
+
+class Backbone(Component, ABC):
+    """A frozen model.
+
+    Life: `__init__` is cheap and the instance is picklable; `preprocess` runs in worker processes, on an instance that
+    was never set up; `setup(device)` loads the weights once, and `encode` runs after it.
+    """
+
+    modalities: ClassVar[tuple[Modality, ...]]
+    sample_rate: ClassVar[int | None] = None
+    """Of the waveforms it takes, in Hz; None for images. An instance may set its own."""
+
+    @property
+    @abstractmethod
+    def dim(self) -> int:
+        """D of `Encoded.pooled`; known once `setup` has run (before, where that costs nothing)."""
+
+    @abstractmethod
+    def preprocess(self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]) -> np.ndarray:
+        """One decoded example as an array of a fixed shape, ready to be stacked into a batch. Runs on the CPU.
+
+        raw: a waveform at `sample_rate` of any length, or an image with C = 1 or 3.
+        """
+
+    def setup(self, device: str) -> None:  # noqa: B027  (a backbone without weights has nothing to set up)
+        """Loads the weights onto `device` ("cpu", "cuda", "cuda:1"). Raises BenchkitError where they are not to be had."""
+
+    @abstractmethod
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        """Features of a whole batch of preprocessed examples, [B, ...]. An example's do not depend on its neighbours."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Of the weights, after `setup`: other weights, other fingerprint."""
+
+    def points(self) -> tuple[str, ...]:
+        """Names of the places inside the model that `activations` can show, as in 'blocks.11.norm2'."""
+        return ()
+
+    def activations(self, batch: np.ndarray, points: Sequence[str]) -> Mapping[str, Float32[np.ndarray, "B T D"]]:
+        """Token activations at named places. Raises BenchkitError for a place that `points()` does not name."""
+        from benchkit.errors import BenchkitError
+
+        raise BenchkitError(f"{type(self).__name__} names no places inside the model, so '{', '.join(points)}' is none")
+
+
+# --------------------------------------------------------------------------------------------------------------- probes
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a classifier has to know of the task."""
+
+    kind: TaskKind
+    n_classes: int
+    classes: tuple[str, ...] = ()
+    """Names, for error messages."""
+
+
+@dataclass(frozen=True)
+class Subset:
+    """One fit among many on the same features: rows to train on, and the seed of everything random in it."""
+
+    rows: Int[np.ndarray, " n"]
+    seed: int
+
+
+class Fitted(ABC):
+    """A classifier after fitting."""
+
+    record: Mapping[str, Any] = {}
+    """What the report should tell of the fit (chosen regularisation, final loss), as JSON takes it."""
+
+    @abstractmethod
+    def scores(self, x: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+        """Higher is more likely; only the order within a class (and, for multiclass, within a row) has a meaning."""
+
+
+class Classifier(Component, ABC):
+    """A probe: fitted on a frozen backbone's features."""
+
+    needs: ClassVar[Needs] = "pooled"
+    kinds: ClassVar[tuple[TaskKind, ...]] = ("multiclass", "multilabel")
+
+    @abstractmethod
+    def fit(
+        self, features: Float32[np.ndarray, "N ..."], labels: Labels, problem: Problem, *, seed: int, device: str = "cpu"
+    ) -> Fitted:
+        """Fits on all rows: [N, D] pooled features, or [N, T, D] tokens where `needs` says so.
+
+        The same arguments give the same result on the same machine. Raises FitError, in one line, for data it cannot
+        be fitted on.
+        """
+
+    def fit_many(
+        self,
+        features: Float32[np.ndarray, "N ..."],
+        labels: Labels,
+        problem: Problem,
+        subsets: Sequence[Subset],
+        *,
+        device: str = "cpu",
+    ) -> Iterator[Fitted]:
+        """One Fitted for each subset, in order, each as `fit` would give it. Override it to train them together."""
+        for subset in subsets:
+            yield self.fit(features[subset.rows], labels[subset.rows], problem, seed=subset.seed, device=device)
+
+
+# -------------------------------------------------------------------------------------------------------------- scorers
+
+
+class Scorer(Component, ABC):
+    """Prototypes in activation space: K scores for every activation vector."""
+
+    @property
+    @abstractmethod
+    def n_prototypes(self) -> int:
+        """K."""
+
+    @abstractmethod
+    def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
+        """Fits on a stream of mini-batches of activation vectors."""
+
+    @abstractmethod
+    def __call__(self, activations: Float32[np.ndarray, "B D"]) -> Float32[np.ndarray, "B K"]:
+        """The score of each prototype for each activation vector."""
+
+    @abstractmethod
+    def tensors(self) -> Mapping[str, np.ndarray]:
+        """What was fitted, by name: what is saved as safetensors."""
+
+    @abstractmethod
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        """The inverse of `tensors`, on a scorer built from the same Params."""
+
+
+__all__ = [
+    "Audio", "Backbone", "Classifier", "Component", "Encoded", "Example", "Fitted", "Fold", "Image", "Labels", "Media",
+    "Modality", "Needs", "Problem", "Published", "Scorer", "Subset", "Task", "TaskKind",
+]  # fmt: skip

@@ -1,0 +1,87 @@
+"""What a task hands to a backbone before preprocessing: an image or a recording that decodes when asked to.
+
+A medium is small and picklable where it names a file, so that decoding happens in a worker process.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from benchkit.errors import MediaError, require
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image: an array, or a file (its path, or its bytes) in a format that Pillow reads."""
+
+    source: np.ndarray | Path | bytes
+
+    def load(self) -> UInt8[np.ndarray, "H W C"]:
+        """The pixels, 0 to 255, C = 1 (grey) or 3 (RGB). Raises MediaError."""
+        if isinstance(self.source, np.ndarray):
+            return self.source if self.source.ndim == 3 else self.source[:, :, None]
+        require("PIL", "benchkit[image]")
+        from PIL import Image as PillowImage
+
+        try:
+            with PillowImage.open(_open(self.source)) as image:
+                grey = image.mode in ("1", "L", "I", "I;16", "F")
+                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+        except Exception as e:  # Pillow's decoders raise nearly anything on a damaged file
+            raise MediaError(f"{_name(self.source)} does not decode as an image: {e}") from e
+        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+
+
+@dataclass(frozen=True)
+class Audio:
+    """A recording or a part of one: a file (its path, or its bytes) in a format that libsndfile reads.
+
+    start: where the part begins, in seconds.
+    duration: how long it is, in seconds; None is to the end. Only this part is read.
+    """
+
+    source: Path | bytes
+    start: float = 0.0
+    duration: float | None = None
+
+    def load(self, sample_rate: int) -> Float32[np.ndarray, " T"]:
+        """The waveform in -1 to 1, channels averaged, resampled to `sample_rate` (Hz). Raises MediaError."""
+        require("soundfile", "benchkit[audio]")
+        import soundfile
+
+        try:
+            with soundfile.SoundFile(_open(self.source)) as f:
+                native = f.samplerate
+                if self.start:
+                    f.seek(min(round(self.start * native), f.frames))
+                frames = -1 if self.duration is None else round(self.duration * native)
+                wave = f.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+        except (soundfile.LibsndfileError, OSError, RuntimeError) as e:
+            raise MediaError(f"{_name(self.source)} does not decode as audio: {e}") from e
+        if not wave.size:
+            raise MediaError(f"{_name(self.source)} holds no audio from {self.start:g} s")
+        return resample(wave, native, sample_rate)
+
+
+Media = Image | Audio
+
+
+def resample(wave: Float32[np.ndarray, " T"], source: int, target: int) -> Float32[np.ndarray, " T2"]:
+    """Band-limited resampling from `source` to `target` Hz with libsoxr at its high quality."""
+    if source == target:
+        return wave
+    require("soxr", "benchkit[audio]")
+    import soxr
+
+    return soxr.resample(wave, source, target, quality="HQ").astype(np.float32, copy=False)
+
+
+def _open(source: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _name(source: object) -> str:
+    return f"'{source}'" if isinstance(source, Path) else "a medium held in memory"

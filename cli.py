@@ -1,4 +1,5 @@
 """`python cli.py ...` from a checkout is `benchkit ...`."""
+
 from benchkit.cli import main
 
 if __name__ == "__main__":

@@ -7,7 +7,10 @@ from benchkit.hookspecs import Entry, hookimpl
 def benchkit_classifiers() -> dict[str, Entry]:
     return {
         "linear": Entry("LayerNorm and a linear layer, AdamW, cosine schedule", "benchkit.classifiers.linear:Linear"),
-        "logreg": Entry("L2 logistic regression (scikit-learn), C chosen on a validation split", "benchkit.classifiers.logreg:LogReg"),
+        "logreg": Entry(
+            "L2 logistic regression (scikit-learn), C chosen on a validation split",
+            "benchkit.classifiers.logreg:LogReg",
+        ),
         "centroid": Entry("cosine similarity to each class's mean feature", "benchkit.classifiers.centroid:Centroid"),
         "knn": Entry("votes of the k nearest training examples, by cosine", "benchkit.classifiers.knn:KNN"),
         "mlp": Entry("LayerNorm and a multilayer perceptron, AdamW, cosine schedule", "benchkit.classifiers.mlp:MLP"),
@@ -16,4 +19,6 @@ def benchkit_classifiers() -> dict[str, Entry]:
 
 @hookimpl
 def benchkit_scorers() -> dict[str, Entry]:
-    return {"random": Entry("activation vectors drawn at random, or random directions", "benchkit.scorers.random:Random")}
+    return {
+        "random": Entry("activation vectors drawn at random, or random directions", "benchkit.scorers.random:Random")
+    }

@@ -60,7 +60,9 @@ def cache_dir() -> Path:
 
 
 def _hidden(relative: Path, pattern: str) -> bool:
-    return any(part.startswith(".") for part in relative.parts) and not any(p.startswith(".") for p in Path(pattern).parts)
+    return any(part.startswith(".") for part in relative.parts) and not any(
+        p.startswith(".") for p in Path(pattern).parts
+    )
 
 
 def _digests(root: Path, files: dict[str, Path]) -> dict[str, str]:

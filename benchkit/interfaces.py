@@ -216,7 +216,13 @@ class Classifier(Component, ABC):
 
     @abstractmethod
     def fit(
-        self, features: Float32[np.ndarray, "N ..."], labels: Labels, problem: Problem, *, seed: int, device: str = "cpu"
+        self,
+        features: Float32[np.ndarray, "N ..."],
+        labels: Labels,
+        problem: Problem,
+        *,
+        seed: int,
+        device: str = "cpu",
     ) -> Fitted:
         """Fits on all rows: [N, D] pooled features, or [N, T, D] tokens where `needs` says so.
 

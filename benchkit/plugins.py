@@ -55,13 +55,17 @@ class Provided:
         try:
             cls = getattr(import_module(module), attribute)
         except ModuleNotFoundError as e:
-            raise MissingDependency(f"{who} needs the package '{e.name}', which is not installed: pip install it, or "
-                                    f"look at the documentation of {self.plugin.dist} for the extra that brings it") from e
+            raise MissingDependency(
+                f"{who} needs the package '{e.name}', which is not installed: pip install it, or "
+                f"look at the documentation of {self.plugin.dist} for the extra that brings it"
+            ) from e
         except Exception as e:
             raise PluginError(f"{who} does not load from '{self.entry.target}': {one_line(e)}") from e
         for attribute in ("Params", "version"):
             if not hasattr(cls, attribute):
-                raise PluginError(f"{who}: '{self.entry.target}' has no {attribute}; derive it from benchkit's base class")
+                raise PluginError(
+                    f"{who}: '{self.entry.target}' has no {attribute}; derive it from benchkit's base class"
+                )
         return cls
 
 

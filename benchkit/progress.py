@@ -1,9 +1,9 @@
 """Progress of long work: a live bar in a terminal, plain lines now and then in a log, nothing where nobody looks.
 
-    with progress.step("extract hsn/train", total=5460, unit="clips") as step:
-        for batch in batches:
-            ...
-            step.advance(len(batch))
+with progress.step("extract hsn/train", total=5460, unit="clips") as step:
+    for batch in batches:
+        ...
+        step.advance(len(batch))
 """
 
 import sys
@@ -77,7 +77,9 @@ class _LineStep:
         taken = max(self.said - self.began, 1e-9)
         rate = self.done / taken
         of = f"/{self.total:,}" if self.total else ""
-        left = f", {clock((self.total - self.done) / rate)} left" if self.total and rate and self.done < self.total else ""
+        left = (
+            f", {clock((self.total - self.done) / rate)} left" if self.total and rate and self.done < self.total else ""
+        )
         print(f"{self.what}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}", file=self.stream, flush=True)
 
     def finish(self) -> None:

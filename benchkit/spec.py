@@ -74,7 +74,9 @@ class RawSpec:
         dist, slash, name = head.rpartition("/")
         name, at, version = name.partition("@")
         if not _NAME.fullmatch(name):
-            raise SpecError(f"'{text}' is no spec: it must begin with a name (lower case), as in 'bird-mae:large,pool=cls'")
+            raise SpecError(
+                f"'{text}' is no spec: it must begin with a name (lower case), as in 'bird-mae:large,pool=cls'"
+            )
         if slash and not _NAME.fullmatch(dist):
             raise SpecError(f"'{text}' is no spec: '{dist}' is no name of a distribution")
         if at and not (version.isascii() and version.isdigit() and not version.startswith("0")):
@@ -170,8 +172,10 @@ def resolve(kind: Kind, text: str, catalog: "Catalog | None" = None) -> Spec:
     provided = (catalog or discover()).find(kind, raw.name, raw.dist)
     cls = provided.load()
     if raw.version is not None and raw.version != cls.version:
-        raise SpecError(f"{kind} '{raw.name}' is at version {cls.version} here, not {raw.version}: old results stay in the "
-                        f"registry, new ones are of '{raw.name}{f'@{cls.version}' if cls.version > 1 else ''}'")
+        raise SpecError(
+            f"{kind} '{raw.name}' is at version {cls.version} here, not {raw.version}: old results stay in the "
+            f"registry, new ones are of '{raw.name}{f'@{cls.version}' if cls.version > 1 else ''}'"
+        )
     params = parse_params(kind, raw, cls.Params)
     dist = f"{provided.plugin.dist} {provided.plugin.version}"
     return Spec(kind, raw.name, dist, cls, params, provided.plugin.dist if provided.ambiguous else None)
@@ -200,8 +204,10 @@ def parse_params(kind: str, raw: RawSpec, schema: type) -> Any:
     for name, field in fields.items():
         if name not in values and field.default is field.default_factory is dataclasses.MISSING:
             usage = f"'{raw.name}:NAME'" if name == "checkpoint" else f"'{raw.name},{name}=...'"
-            raise SpecError(f"{kind} '{raw.name}' needs {name}, as in {usage}"
-                            f"{': ' + field.metadata['help'] if field.metadata.get('help') else ''}")
+            raise SpecError(
+                f"{kind} '{raw.name}' needs {name}, as in {usage}"
+                f"{': ' + field.metadata['help'] if field.metadata.get('help') else ''}"
+            )
     try:
         return schema(**values)
     except ValueError as e:
@@ -247,7 +253,9 @@ def parse_value(text: str, hint: Any) -> Any:
         return path
     if hint is str:
         return text
-    raise TypeError(f"a Params field is annotated {hint!r}: use bool, int, float, str, Path, Literal, tuple or Optional")
+    raise TypeError(
+        f"a Params field is annotated {hint!r}: use bool, int, float, str, Path, Literal, tuple or Optional"
+    )
 
 
 def format_value(value: Any) -> str:

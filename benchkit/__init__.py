@@ -55,8 +55,9 @@ if TYPE_CHECKING:
     from benchkit.spec import param
 
 __all__ = [
-    "Audio", "Backbone", "BenchkitError", "Cell", "Classifier", "Encoded", "Entry", "Example", "Fitted", "Fold", "Image",
-    "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "hookimpl", "open", "param", "run",
+    "Audio", "Backbone", "BenchkitError", "Cell", "Classifier", "Encoded", "Entry", "Example", "Fitted", "Fold",
+    "Image", "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "hookimpl", "open", "param",
+    "run",
 ]  # fmt: skip
 
 

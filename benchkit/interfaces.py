@@ -154,12 +154,12 @@ class Backbone(Component, ABC):
         raw: a waveform at `sample_rate` of any length, or an image with C = 1 or 3.
         """
 
-    def setup(self, device: str) -> None:  # noqa: B027  (a backbone without weights has nothing to set up)
-        """Loads the weights onto `device` ("cpu", "cuda", "cuda:1"). Raises BenchkitError where they are not to be had."""
+    def setup(self, device: str) -> None:
+        """Loads the weights onto `device` ("cpu", "cuda", "cuda:1"). Raises BenchkitError where there are none."""
 
     @abstractmethod
     def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
-        """Features of a whole batch of preprocessed examples, [B, ...]. An example's do not depend on its neighbours."""
+        """Features of a batch of preprocessed examples, [B, ...]; an example's do not depend on its neighbours."""
 
     @abstractmethod
     def fingerprint(self) -> str:

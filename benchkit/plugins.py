@@ -117,7 +117,7 @@ def _load(point: EntryPoint, limit: float) -> Plugin:
         nonlocal provides, error
         try:
             provides, error = _call_hooks(point.load()), None
-        except BaseException as e:  # a plugin that calls sys.exit() must not end everything either
+        except BaseException as e:  # noqa: BLE001  (a plugin that calls sys.exit() must not end everything either)
             error = one_line(e)
 
     start = time.perf_counter()

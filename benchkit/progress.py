@@ -45,7 +45,7 @@ class Silent:
 
 @dataclass
 class Lines:
-    """For a log file or a pipe: a plain line for a step that takes longer than `every` seconds, and each such time again."""
+    """For a log file or a pipe: a plain line each `every` seconds, and none for a step that is over sooner."""
 
     stream: TextIO
     every: float = 10.0

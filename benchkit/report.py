@@ -1,9 +1,9 @@
 """Cell, Report and the records inside it, and how a report is sealed into a file.
 
-A sealed report is one JSON file that was written whole or not at all: a first line with a magic word, the format's number
-and the SHA-256 of the rest, then the report. Jobs seal into the inbox beside the store; whoever opens the store takes
-them in (benchkit.store.ingest). The predictions, which may be large, are a Parquet file already in its final place,
-named in `artifacts` with its checksum.
+A sealed report is one JSON file that was written whole or not at all: a first line with a magic word, the format's
+number and the SHA-256 of the rest, then the report. Jobs seal into the inbox beside the store; whoever opens the store
+takes them in (benchkit.store.ingest). The predictions, which may be large, are a Parquet file already in its final
+place, named in `artifacts` with its checksum.
 """
 
 import dataclasses
@@ -166,7 +166,7 @@ def seal(report: Report, inbox: Path) -> Path:
 
 
 def unseal(path: Path) -> Report:
-    """Reads a sealed report. Raises StoreError, with what is wrong, where the file is damaged or from a newer benchkit."""
+    """Reads a sealed report. Raises StoreError, saying why, where it is damaged or from a newer benchkit."""
     try:
         head, _, body = path.read_bytes().decode().partition("\n")
         magic, number, digest = head.split(" ")

@@ -1,0 +1,126 @@
+"""The schema, as the steps that made it: forwards only, each once, all under SQLite's write lock.
+
+`PRAGMA user_version` counts the steps a store has had. A step is never edited once released; a change is a new step.
+"""
+
+APPLICATION_ID = 0x62636B74  # "bckt": how `file` and we tell a registry from any other SQLite file
+
+_V1 = """
+CREATE TABLE environments (
+    id INTEGER PRIMARY KEY,
+    digest TEXT NOT NULL UNIQUE,
+    benchkit_version TEXT NOT NULL,
+    git_commit TEXT,
+    git_dirty INTEGER,
+    argv TEXT NOT NULL,
+    versions TEXT NOT NULL,
+    host TEXT NOT NULL,
+    device TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE runs (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    classifier TEXT NOT NULL,
+    n_train INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    current INTEGER NOT NULL CHECK (current IN (0, 1)),
+    metric TEXT NOT NULL,
+    value REAL NOT NULL,
+    low REAL,
+    high REAL,
+    chance REAL NOT NULL,
+    warnings INTEGER NOT NULL,
+    n_train_used INTEGER NOT NULL,
+    n_test INTEGER NOT NULL,
+    n_skipped INTEGER NOT NULL,
+    n_classes INTEGER NOT NULL,
+    task_fingerprint TEXT NOT NULL,
+    model_fingerprint TEXT NOT NULL,
+    params TEXT NOT NULL,
+    providers TEXT NOT NULL,
+    record TEXT NOT NULL,
+    environment_id INTEGER NOT NULL REFERENCES environments (id),
+    started_at TEXT NOT NULL,
+    finished_at TEXT NOT NULL,
+    ingested_at TEXT NOT NULL,
+    wall_s REAL NOT NULL,
+    cpu_s REAL NOT NULL,
+    peak_rss_bytes INTEGER NOT NULL,
+    peak_device_bytes INTEGER
+) STRICT;
+CREATE UNIQUE INDEX runs_cell ON runs (task, model, classifier, n_train, seed) WHERE current;
+CREATE INDEX runs_model ON runs (model, task);
+
+CREATE TABLE metrics (
+    run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    value REAL NOT NULL,
+    low REAL,
+    high REAL,
+    PRIMARY KEY (run_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE class_metrics (
+    run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    class_name TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value REAL,
+    n_train INTEGER NOT NULL,
+    n_test INTEGER NOT NULL,
+    PRIMARY KEY (run_id, class_name, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE checks (
+    run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    status TEXT NOT NULL CHECK (status IN ('ok', 'warn', 'fail')),
+    summary TEXT NOT NULL,
+    details TEXT NOT NULL,
+    PRIMARY KEY (run_id, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE artifacts (
+    run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    kind TEXT NOT NULL,
+    path TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    bytes INTEGER NOT NULL,
+    PRIMARY KEY (run_id, kind)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE claims (
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    classifier TEXT NOT NULL,
+    n_train INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    owner TEXT NOT NULL,
+    host TEXT NOT NULL,
+    pid INTEGER NOT NULL,
+    process_started REAL NOT NULL,
+    slurm_job TEXT,
+    claimed_at TEXT NOT NULL,
+    heartbeat_at TEXT NOT NULL,
+    PRIMARY KEY (task, model, classifier, n_train, seed)
+) STRICT, WITHOUT ROWID;
+
+CREATE VIEW results AS
+SELECT runs.id AS run, task, model, classifier, n_train, seed,
+       metric, value, low, high, chance, warnings,
+       (SELECT group_concat(name || ':' || status, ' ') FROM checks WHERE run_id = runs.id AND status <> 'ok') AS marks,
+       n_train_used, n_test, n_skipped, n_classes, started_at, finished_at, wall_s, cpu_s, peak_rss_bytes,
+       peak_device_bytes, host, device, benchkit_version, git_commit, git_dirty, versions
+FROM runs JOIN environments ON environments.id = runs.environment_id
+WHERE current;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)
+VERSION = len(MIGRATIONS)
+
+
+def statements(script: str) -> list[str]:
+    """The single statements of a script (executescript would commit the transaction they must share)."""
+    return [s for s in script.split(";\n") if s.strip()]

@@ -1,0 +1,155 @@
+"""The tables as peewee models. docs/schema.md describes every column; migrations.py creates them."""
+
+import json
+from typing import Any
+
+from peewee import (
+    BooleanField,
+    CompositeKey,
+    DatabaseProxy,
+    FloatField,
+    ForeignKeyField,
+    IntegerField,
+    Model,
+    TextField,
+)
+
+database = DatabaseProxy()
+"""Never initialised: a Store binds the models to its own database (Store.bound)."""
+
+
+class JSONField(TextField):
+    """JSON as text, which SQLite's json functions read."""
+
+    def db_value(self, value: Any) -> str | None:
+        return None if value is None else json.dumps(value, allow_nan=False, sort_keys=True)
+
+    def python_value(self, value: str | None) -> Any:
+        return None if value is None else json.loads(value)
+
+
+class Base(Model):
+    class Meta:
+        database = database
+        legacy_table_names = False
+
+
+class Environment(Base):
+    digest = TextField(unique=True)
+    benchkit_version = TextField()
+    git_commit = TextField(null=True)
+    git_dirty = BooleanField(null=True)
+    argv = JSONField()
+    versions = JSONField()
+    host = TextField()
+    device = TextField()
+
+    class Meta:
+        table_name = "environments"
+
+
+class Run(Base):
+    uuid = TextField(unique=True)
+    task = TextField()
+    model = TextField()
+    classifier = TextField()
+    n_train = IntegerField()
+    seed = IntegerField()
+    current = BooleanField()
+    metric = TextField()
+    value = FloatField()
+    low = FloatField(null=True)
+    high = FloatField(null=True)
+    chance = FloatField()
+    warnings = IntegerField()
+    n_train_used = IntegerField()
+    n_test = IntegerField()
+    n_skipped = IntegerField()
+    n_classes = IntegerField()
+    task_fingerprint = TextField()
+    model_fingerprint = TextField()
+    params = JSONField()
+    providers = JSONField()
+    record = JSONField()
+    environment = ForeignKeyField(Environment)
+    started_at = TextField()
+    finished_at = TextField()
+    ingested_at = TextField()
+    wall_s = FloatField()
+    cpu_s = FloatField()
+    peak_rss_bytes = IntegerField()
+    peak_device_bytes = IntegerField(null=True)
+
+    class Meta:
+        table_name = "runs"
+
+
+class Metric(Base):
+    run = ForeignKeyField(Run, on_delete="CASCADE")
+    name = TextField()
+    value = FloatField()
+    low = FloatField(null=True)
+    high = FloatField(null=True)
+
+    class Meta:
+        table_name = "metrics"
+        primary_key = CompositeKey("run", "name")
+
+
+class ClassMetric(Base):
+    run = ForeignKeyField(Run, on_delete="CASCADE")
+    class_name = TextField()
+    name = TextField()
+    value = FloatField(null=True)
+    n_train = IntegerField()
+    n_test = IntegerField()
+
+    class Meta:
+        table_name = "class_metrics"
+        primary_key = CompositeKey("run", "class_name", "name")
+
+
+class Check(Base):
+    run = ForeignKeyField(Run, on_delete="CASCADE")
+    name = TextField()
+    status = TextField()
+    summary = TextField()
+    details = JSONField()
+
+    class Meta:
+        table_name = "checks"
+        primary_key = CompositeKey("run", "name")
+
+
+class Artifact(Base):
+    run = ForeignKeyField(Run, on_delete="CASCADE")
+    kind = TextField()
+    path = TextField()
+    sha256 = TextField()
+    bytes = IntegerField()
+
+    class Meta:
+        table_name = "artifacts"
+        primary_key = CompositeKey("run", "kind")
+
+
+class Claim(Base):
+    task = TextField()
+    model = TextField()
+    classifier = TextField()
+    n_train = IntegerField()
+    seed = IntegerField()
+    owner = TextField()
+    host = TextField()
+    pid = IntegerField()
+    process_started = FloatField()
+    slurm_job = TextField(null=True)
+    claimed_at = TextField()
+    heartbeat_at = TextField()
+
+    class Meta:
+        table_name = "claims"
+        primary_key = CompositeKey("task", "model", "classifier", "n_train", "seed")
+
+
+MODELS: tuple[type[Base], ...] = (Environment, Run, Metric, ClassMetric, Check, Artifact, Claim)

@@ -1,0 +1,1 @@
+"""Where jobs run: this process, and later worker processes and clusters."""

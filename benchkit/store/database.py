@@ -64,6 +64,13 @@ class Store:
         with errors(self.path), self.db.atomic("IMMEDIATE"):
             yield
 
+    def refresh(self) -> None:
+        """Takes in what has come into the inbox meanwhile."""
+        from benchkit.store.ingest import ingest_inbox
+
+        for note in ingest_inbox(self):
+            warnings.warn(note, stacklevel=2)
+
     def close(self) -> None:
         self.db.close()
 
@@ -100,10 +107,7 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
         with errors(path):
             _migrate(store)
         if ingest and writable:
-            from benchkit.store.ingest import ingest_inbox
-
-            for note in ingest_inbox(store):
-                warnings.warn(note, stacklevel=2)
+            store.refresh()
     except BaseException:
         store.close()
         raise

@@ -1,0 +1,166 @@
+"""benchkit as a Python library: the same things the command line does.
+
+reports = benchkit.run(task="digits", model="pixels", n_train=[1, 5, -1])
+with benchkit.open("registry.sqlite") as results:
+    results.table()
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchkit.errors import BenchkitError
+from benchkit.evaluate import Outcome
+from benchkit.plan import Grid, Plan, Planned, make_plan
+from benchkit.progress import Progress, Silent
+from benchkit.report import Cell, Report
+from benchkit.results import Results
+from benchkit.store import Store, open_store, side_folder, store_path
+from benchkit.store.claims import Owner, heartbeat
+
+
+class RunFailed(BenchkitError):
+    """Some cells failed. The others are in the store and in `reports`."""
+
+    def __init__(self, failures: list[Outcome], reports: list[Report]) -> None:
+        first = failures[0]
+        more = f" (and {len(failures) - 1} more)" if len(failures) > 1 else ""
+        super().__init__(f"{first.cell}: {first.error}{more}")
+        self.failures, self.reports = failures, reports
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to run; nothing here can change a number.
+
+    force: compute cells that are done again; the old reports stay as history.
+    wait: wait for cells that another launcher is computing, and take over those of one that dies.
+    device: 'auto', 'cpu', 'cuda', 'cuda:1'. batch_size, workers: None chooses. skip_bad: examples a split may lose
+    because they do not decode. replicates: of the bootstrap. shuffled: fit on permuted labels too, as a check.
+    """
+
+    db: Path = field(default_factory=store_path)
+    cache: Path | None = None
+    force: bool = False
+    wait: bool = False
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    skip_bad: int = 0
+    replicates: int = 1000
+    shuffled: bool = False
+
+
+@dataclass(frozen=True)
+class Launched:
+    """What became of a plan: the plan as it was found, what was computed now, and the plan as it is left."""
+
+    before: Plan
+    outcomes: list[Outcome]
+    after: Plan
+
+    @property
+    def failures(self) -> list[Outcome]:
+        return [o for o in self.outcomes if o.error]
+
+
+def look(grids: Sequence[Grid], db: Path) -> Plan:
+    """The plan alone (--dry-run): computes nothing, claims nothing, creates no registry."""
+    if not db.exists():
+        return make_plan(grids, None)
+    with open_store(db, create=False) as store:
+        return make_plan(grids, store)
+
+
+def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Launched:
+    """Plans, and computes what is missing. Raises BenchkitError where nothing can be planned."""
+    if not settings.db.exists():
+        make_plan(grids, None)  # a mistyped name must not leave an empty registry behind
+    with open_store(settings.db) as store:
+        before = plan = make_plan(grids, store)
+        outcomes: list[Outcome] = []
+        force = settings.force
+        owner = Owner.this_process()
+        while True:
+            tried = {o.cell for o in outcomes}
+            states = ("todo", "done") if force else ("todo",)
+            jobs = [left for job in plan.jobs(states) if (left := [p for p in job if p.cell not in tried])]
+            if jobs:
+                outcomes += _compute(store, jobs, settings, owner, force, progress)
+            elif not (settings.wait and plan.by_state["claimed"]):
+                return Launched(before, outcomes, plan)
+            else:
+                time.sleep(1.0)
+            force = False
+            store.refresh()
+            plan = make_plan(grids, store)
+
+
+def _compute(
+    store: Store, jobs: list[list[Planned]], settings: Settings, owner: Owner, force: bool, progress: Progress
+) -> list[Outcome]:
+    from benchkit.dispatch.local import run_jobs
+    from benchkit.environment import resolve_device
+    from benchkit.fingerprint import cache_dir
+    from benchkit.job import JobOptions
+
+    options = JobOptions(
+        side=str(side_folder(store.path.absolute())),
+        cache=str((settings.cache or cache_dir() / "features").absolute()),
+        device=resolve_device(settings.device),
+        batch_size=settings.batch_size,
+        workers=settings.workers,
+        skip_bad=settings.skip_bad,
+        replicates=settings.replicates,
+        shuffled=settings.shuffled,
+    )
+    with heartbeat(store, owner):
+        return run_jobs(store, jobs, options, owner, force=force, progress=progress)
+
+
+def run(
+    *,
+    task: str | Sequence[str],
+    model: str | Sequence[str],
+    classifier: str | Sequence[str] = "linear",
+    n_train: int | Sequence[int] = -1,
+    seed: int | Sequence[int] = 0,
+    db: str | Path | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> list[Report]:
+    """Every cell of the grid, computed where it is missing: its Report, in the order of the grid.
+
+    Raises RunFailed where a cell fails (the others are kept), BenchkitError where nothing can be planned.
+    """
+    from dataclasses import replace
+
+    from benchkit.store.reports import load_reports
+
+    grid = Grid(_strings(task), _strings(model), _strings(classifier), _numbers(n_train), _numbers(seed))
+    settings = settings or Settings()
+    if db is not None:
+        settings = replace(settings, db=Path(db))
+    launched = launch([grid], settings, progress or Silent())
+    with open_store(settings.db, create=False) as store:
+        reports = load_reports(store, [p.run for p in launched.after.cells if p.run is not None])
+    if launched.failures:
+        raise RunFailed(launched.failures, reports)
+    return reports
+
+
+def open(path: str | Path | None = None) -> Results:
+    """A registry for reading: its tables as pandas frames. Default: BENCHKIT_DB, else ./registry.sqlite."""
+    return Results(store_path(path))
+
+
+def _strings(given: str | Sequence[str]) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given)
+
+
+def _numbers(given: int | Sequence[int]) -> tuple[int, ...]:
+    return (given,) if isinstance(given, int) else tuple(given)
+
+
+__all__ = ["Cell", "Grid", "Launched", "Results", "RunFailed", "Settings", "launch", "look", "open", "run"]

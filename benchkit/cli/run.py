@@ -1,0 +1,105 @@
+"""benchkit run."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    app.command("run")(run)
+
+
+def run(
+    task: Annotated[
+        list[str] | None, typer.Option(help="A task, as in 'digits' or 'esc50,root=DIR'. Repeatable.")
+    ] = None,
+    model: Annotated[list[str] | None, typer.Option(help="A backbone, as in 'bird-mae:large'. Repeatable.")] = None,
+    classifier: Annotated[list[str] | None, typer.Option(help="A probe (default: linear). Repeatable.")] = None,
+    n_train: Annotated[
+        list[int] | None, typer.Option(help="Training examples per class; -1 (default) is all. Repeatable.")
+    ] = None,
+    seed: Annotated[
+        list[int] | None, typer.Option(help="Of sampling, initialisation and shuffling (default: 0). Repeatable.")
+    ] = None,
+    sweep: Annotated[
+        Path | None, typer.Option(help="A TOML file with one or more [[grid]]s, instead of the above.")
+    ] = None,
+    db: Annotated[
+        Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say for each cell whether it is done, claimed or to do.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Compute done cells again; the old reports stay as history.")
+    ] = False,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for cells that another launcher is computing.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Of extraction (default: found by trying).")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes (default: found by need).")] = None,
+    skip_bad: Annotated[int, typer.Option(min=0, help="Examples a split may lose because they do not decode.")] = 0,
+    replicates: Annotated[int, typer.Option(min=0, help="Bootstrap replicates for the 95 % interval.")] = 1000,
+    shuffled: Annotated[bool, typer.Option("--shuffled", help="Check that permuted labels fall to chance.")] = False,
+    cache: Annotated[Path | None, typer.Option(help="Folder of cached features (default: BENCHKIT_CACHE).")] = None,
+) -> None:
+    """Computes the cells that are not in the registry yet, and prints the table of all of them."""
+    from benchkit.api import Settings, launch, look
+    from benchkit.errors import BenchkitError
+    from benchkit.plan import Grid, read_sweep
+    from benchkit.progress import for_stream
+    from benchkit.store import store_path
+
+    if sweep:
+        if task or model or classifier or n_train or seed:
+            raise BenchkitError(
+                "--sweep holds the whole grid: give it without --task, --model, --classifier, --n-train, --seed"
+            )
+        grids = read_sweep(sweep)
+    else:
+        if not task or not model:
+            missing = " and ".join(name for name, given in (("--task", task), ("--model", model)) if not given)
+            raise BenchkitError(
+                f"{missing} missing, as in: benchkit run --task digits --model pixels (or --sweep FILE)"
+            )
+        grids = [
+            Grid(tuple(task), tuple(model), tuple(classifier or ["linear"]), tuple(n_train or [-1]), tuple(seed or [0]))
+        ]
+    path = store_path(db)
+    if dry_run:
+        _print_plan(look(grids, path))
+        return
+    settings = Settings(path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled)
+    launched = launch(grids, settings, for_stream(sys.stderr))
+    _print_results(launched, path)
+    for failure in launched.failures:
+        print(f"failed: {failure.cell}: {failure.error}", file=sys.stderr)
+    if launched.failures:
+        raise BenchkitError(f"{len(launched.failures)} of {len(launched.after.cells)} cells failed")
+
+
+def _print_plan(plan: Any) -> None:
+    for p in plan.cells:
+        if p.state == "done":
+            what = f"done since {p.since[:19]} (run {p.run}): {p.metric} {p.value:.4f}"
+        elif p.state == "claimed":
+            what = f"claimed since {p.since[:19]} by {p.owner}"
+        else:
+            what = "to do"
+        print(f"{p.cell}: {what}")
+    print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in plan.by_state.items()))
+
+
+def _print_results(launched: Any, path: Path) -> None:
+    from benchkit.tables import print_runs
+
+    runs = [p.run for p in launched.after.cells if p.run is not None]
+    if runs:
+        print_runs(path, runs)
+    computed = sum(not o.error for o in launched.outcomes)
+    claimed = [p for p in launched.after.cells if p.state == "claimed"]
+    print(f"{computed} computed, {len(runs) - computed} from the registry '{path}'", file=sys.stderr)
+    for owner in sorted({p.owner for p in claimed}):
+        n = sum(p.owner == owner for p in claimed)
+        print(f"{n} being computed by {owner}: --wait waits for them", file=sys.stderr)

@@ -1,0 +1,46 @@
+"""Reports to fill a store with."""
+
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from benchkit.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
+
+
+@pytest.fixture
+def make_report() -> Callable[..., Report]:
+    """A plausible report; any field can be given."""
+
+    def make(**given: Any) -> Report:
+        environment = Environment(
+            benchkit_version="0.1.0", git_commit="c0ffee", git_dirty=False, argv=["benchkit", "run"],
+            versions={"numpy": "2.4.6"}, host="node1", device="cpu: test", wall_s=1.5, cpu_s=2.5,
+            peak_rss_bytes=10**8,
+        )  # fmt: skip
+        fields: dict[str, Any] = {
+            "uuid": uuid.uuid4().hex,
+            "cell": Cell("digits", "pixels", "linear", -1, 0),
+            "params": {"task": {}, "model": {}, "classifier": {"lr": 0.001}},
+            "providers": {"task": "benchkit-digits 0.1.0"},
+            "primary": "top1",
+            "metrics": [Metric("macro_f1", 0.8), Metric("top1", 0.9, 0.85, 0.95)],
+            "chance": 0.1,
+            "n_train_used": 1200,
+            "n_test": 597,
+            "n_skipped": 0,
+            "n_classes": 10,
+            "task_fingerprint": "d1",
+            "model_fingerprint": "m1",
+            "started_at": "2026-01-01T00:00:00.000000+00:00",
+            "finished_at": "2026-01-01T00:00:02.000000+00:00",
+            "environment": environment,
+            "class_metrics": [ClassMetric("0", "recall", 0.9, 120, 60), ClassMetric("1", "recall", None, 120, 0)],
+            "checks": [Check("chance", "ok", "0.9 against 0.1", {"chance": 0.1})],
+            "artifacts": [Artifact("predictions", "predictions/x.parquet", "00ff", 1234)],
+            "record": {"epochs": 3},
+        }
+        return Report(**(fields | given))
+
+    return make

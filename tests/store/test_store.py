@@ -1,5 +1,6 @@
 """The registry: created once by many, refused with a clear word, claims that end with their owner."""
 
+import contextlib
 import multiprocessing
 import os
 import shutil
@@ -265,6 +266,13 @@ def test_four_launchers_share_two_hundred_cells_without_overlap(tmp_path: Path) 
         p.join()
 
 
+def fill(path: Path) -> None:
+    """Writes until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as f:
+        while True:
+            f.write(b"x" * 4096)
+
+
 @pytest.mark.skipif(shutil.which("mount") is None or os.getuid() != 0, reason="mounting a small disk needs root")
 def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path, make_report) -> None:
     disk = tmp_path / "disk"
@@ -276,10 +284,7 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path, make_r
             seal(make_report(), store.inbox)
             store.refresh()
             (disk / "filler").write_bytes(b"")
-            with pytest.raises(OSError, match="No space"), (disk / "filler").open("wb") as f:
-                while True:
-                    f.write(b"x" * 4096)
-                    f.flush()
+            fill(disk / "filler")
             with pytest.raises(StoreError, match="No space left on device"):
                 seal(make_report(), store.inbox)
             assert not [p for p in store.inbox.iterdir() if p.is_file()]

@@ -11,9 +11,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, TextIO
+from typing import Any, Protocol, TextIO, runtime_checkable
 
 
+@runtime_checkable
 class Step(Protocol):
     """One piece of work under way."""
 
@@ -21,6 +22,7 @@ class Step(Protocol):
         """`n` more are done."""
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Where progress is shown."""
 

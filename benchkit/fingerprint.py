@@ -10,12 +10,16 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchkit.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 LENGTH = 16
 """Hexadecimal digits of a fingerprint: 64 bits."""
@@ -128,3 +132,12 @@ def _write_memo(path: Path, memo: dict[str, Any]) -> None:
     except OSError:  # a cache folder that cannot be written costs time on the next call, nothing else
         if temporary:
             Path(temporary).unlink(missing_ok=True)
+
+
+def fingerprint_tensors(tensors: Iterable[tuple[str, "np.ndarray"]]) -> str:
+    """Of a model's weights: names, types, shapes and bytes, in the order given."""
+    digest = hashlib.blake2b(digest_size=LENGTH // 2)
+    for name, tensor in tensors:
+        digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
+        digest.update(memoryview(tensor.reshape(-1).view("u1")) if tensor.flags.c_contiguous else tensor.tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,229 @@
+"""Encoders saved by transformers itself at a tiny size, read back by the plugin and compared with transformers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers as tf
+from safetensors.numpy import load_file, save_file
+
+from benchkit.errors import BenchkitError
+from benchkit.spec import resolve
+from benchkit_hf.backbone import HF, HFParams
+
+tf.logging.set_verbosity_error()
+tf.logging.disable_progress_bar()
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TEXT = {**SMALL, "vocab_size": 100}
+PICTURE = {**SMALL, "image_size": 32, "patch_size": 8}
+SPEECH = {**SMALL, "conv_dim": [16] * 7}
+WHISPER = {
+    "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1,
+    "eos_token_id": 2, "decoder_start_token_id": 1,
+}  # fmt: skip
+CLAP = {
+    "patch_embeds_hidden_size": 16, "depths": [1, 1, 1, 1], "num_attention_heads": [1, 2, 2, 2], "hidden_size": 128,
+    "spec_size": 256, "num_mel_bins": 64, "enable_fusion": False,
+}  # fmt: skip
+
+Maker = Callable[[], tuple[Any, Any]]
+
+
+def square(side: int) -> dict[str, int]:
+    return {"height": side, "width": side}
+
+
+MODELS: dict[str, Maker] = {
+    "vit": lambda: (tf.ViTModel(tf.ViTConfig(**PICTURE)), tf.ViTImageProcessorPil(size=square(32))),
+    "dinov2": lambda: (tf.Dinov2Model(tf.Dinov2Config(**PICTURE)), tf.ViTImageProcessorPil(size=square(32))),
+    "dinov3": lambda: (
+        tf.DINOv3ViTModel(tf.DINOv3ViTConfig(**PICTURE, num_register_tokens=4)),
+        tf.ViTImageProcessorPil(size=square(32)),
+    ),
+    "clip": lambda: (
+        tf.CLIPModel(tf.CLIPConfig(vision_config=PICTURE, text_config=TEXT)),
+        tf.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=square(32)),
+    ),
+    "siglip": lambda: (
+        tf.SiglipModel(tf.SiglipConfig(vision_config=PICTURE, text_config=TEXT)),
+        tf.SiglipImageProcessorPil(size=square(32)),
+    ),
+    "ast": lambda: (tf.ASTModel(tf.ASTConfig(**SMALL, max_length=128)), tf.ASTFeatureExtractor(max_length=128)),
+    "wav2vec2": lambda: (tf.Wav2Vec2Model(tf.Wav2Vec2Config(**SPEECH)), tf.Wav2Vec2FeatureExtractor()),
+    "hubert": lambda: (tf.HubertModel(tf.HubertConfig(**SPEECH)), tf.Wav2Vec2FeatureExtractor()),
+    "wavlm": lambda: (tf.WavLMModel(tf.WavLMConfig(**SPEECH)), tf.Wav2Vec2FeatureExtractor()),
+    "whisper": lambda: (tf.WhisperModel(tf.WhisperConfig(**WHISPER)), tf.WhisperFeatureExtractor()),
+    "clap": lambda: (
+        tf.ClapModel(tf.ClapConfig(text_config=TEXT, audio_config=CLAP)),
+        tf.ClapFeatureExtractor(truncation="rand_trunc"),
+    ),
+}
+IMAGES = ("vit", "dinov2", "dinov3", "clip", "siglip")
+TOKENS = {"vit": 16, "dinov2": 16, "dinov3": 16, "clip": 16, "siglip": 16, "ast": 144, "wav2vec2": 49, "hubert": 49,
+          "wavlm": 49, "whisper": 50, "clap": 64}  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    made: dict[str, Path] = {}
+
+    def save(name: str) -> Path:
+        if name not in made:
+            torch.manual_seed(0)
+            made[name] = tmp_path_factory.mktemp(name)
+            for part in MODELS[name]():
+                part.save_pretrained(made[name])
+        return made[name]
+
+    return save
+
+
+def load(folder: Path, **params: Any) -> HF:
+    backbone = HF(HFParams(checkpoint=str(folder), seconds=params.pop("seconds", 1.0), **params))
+    backbone.setup("cpu")
+    return backbone
+
+
+def raw(name: str, backbone: HF, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    if name in IMAGES:
+        return rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    assert backbone.sample_rate is not None
+    return rng.normal(0, 0.1, backbone.sample_rate).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_features_are_transformers_own(saved: Callable[[str], Path], name: str) -> None:
+    backbone = load(saved(name))
+    x = raw(name, backbone)
+    encoded = backbone.encode(np.stack([backbone.preprocess(x)] * 2), tokens=True)
+
+    model = MODELS[name]()[0].from_pretrained(saved(name)).eval()
+    part = backbone.family.part
+    encoder = getattr(model, part) if part else model
+    images = tf.AutoImageProcessor.from_pretrained(saved(name), backend="pil") if name in IMAGES else None
+    with torch.inference_mode():
+        if images is not None:
+            theirs = encoder(**images(images=x, return_tensors="pt"))
+        else:
+            extract = tf.AutoFeatureExtractor.from_pretrained(saved(name))
+            theirs = encoder(**extract(x, sampling_rate=backbone.sample_rate, return_tensors="pt"))
+    states = theirs.last_hidden_state
+    if states.ndim == 4:
+        states = states.flatten(2).transpose(1, 2)
+    patches = states[0, -TOKENS[name] :] if name != "whisper" else states[0, : TOKENS[name]]
+    assert encoded.tokens is not None
+    assert encoded.tokens.shape == (2, TOKENS[name], backbone.dim)
+    np.testing.assert_allclose(encoded.tokens[0], patches.numpy(), atol=1e-5)
+    np.testing.assert_allclose(encoded.pooled[0], patches.mean(0).numpy(), atol=1e-5)
+    np.testing.assert_allclose(encoded.pooled[0], encoded.pooled[1], atol=1e-5)
+
+
+def test_layer_zero_is_the_embedding_and_the_points_are_the_hidden_states(saved: Callable[[str], Path]) -> None:
+    first, last = load(saved("vit"), layer=0), load(saved("vit"))
+    batch = np.stack([last.preprocess(raw("vit", last, s)) for s in range(3)])
+    found = last.activations(batch, last.points())
+    assert list(found) == ["embeddings", "blocks.0.resid_post", "blocks.1.resid_post"]
+    np.testing.assert_allclose(found["embeddings"][:, 1:].mean(1), first.encode(batch).pooled, atol=1e-6)
+    with pytest.raises(BenchkitError, match=r"no place 'blocks\.2\.resid_post'"):
+        last.activations(batch, ["blocks.2.resid_post"])
+    with pytest.raises(BenchkitError, match="hidden states 0 to 2, not 3"):
+        load(saved("vit"), layer=3)
+
+
+def test_pools_differ_and_one_that_is_not_there_is_named(saved: Callable[[str], Path]) -> None:
+    pooled = {}
+    for pool in ("mean", "cls", "pooler"):
+        backbone = load(saved("clip"), pool=pool)
+        pooled[pool] = backbone.encode(backbone.preprocess(raw("clip", backbone))[None]).pooled
+    assert not np.allclose(pooled["mean"], pooled["cls"])
+    assert not np.allclose(pooled["cls"], pooled["pooler"])
+    backbone = load(saved("wav2vec2"), pool="cls")
+    with pytest.raises(BenchkitError, match="no class token: use pool=mean"):
+        backbone.encode(backbone.preprocess(raw("wav2vec2", backbone))[None])
+
+
+def test_random_weights_are_another_model_and_the_same_for_a_seed(saved: Callable[[str], Path]) -> None:
+    kinds: tuple[dict[str, Any], ...] = ({}, {"init": "random", "seed": 1}, {"init": "random", "seed": 2})
+    prints = [load(saved("vit"), **kind).fingerprint() for kind in kinds]
+    assert len(set(prints)) == 3
+    state = torch.get_rng_state()
+    assert load(saved("vit"), **kinds[1]).fingerprint() == prints[1]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("damage", ["missing", "extra", "misshapen"])
+def test_a_wrong_tensor_is_named(saved: Callable[[str], Path], tmp_path: Path, damage: str) -> None:
+    for file in saved("vit").iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = next(k for k in sorted(tensors) if k.endswith("weight") and "layer" in k)
+    if damage == "missing":
+        del tensors[name]
+    elif damage == "extra":
+        name = name.replace("weight", "surplus")
+        tensors[name] = np.zeros(3, np.float32)
+    else:
+        tensors[name] = np.zeros((3, 5), np.float32)
+    save_file(tensors, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(BenchkitError) as caught:
+        load(tmp_path)
+    assert name.split(".")[-1] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_head_of_a_finetuned_checkpoint_is_no_concern(tmp_path: Path) -> None:
+    config = tf.ViTConfig(**PICTURE, num_labels=7)
+    tf.ViTForImageClassification(config).save_pretrained(tmp_path)
+    tf.ViTImageProcessorPil(size=square(32)).save_pretrained(tmp_path)
+    backbone = load(tmp_path)
+    assert backbone.encode(backbone.preprocess(raw("vit", backbone))[None]).pooled.shape == (1, 32)
+
+
+def test_grey_images_and_audio_of_any_length_fit(saved: Callable[[str], Path]) -> None:
+    image, audio = load(saved("vit")), load(saved("ast"))
+    assert image.preprocess(np.zeros((8, 8, 1), np.uint8)).shape == (3, 32, 32)
+    shapes = {audio.preprocess(np.zeros(n, np.float32)).shape for n in (100, 16000, 99999)}
+    assert len(shapes) == 1
+    with pytest.raises(BenchkitError, match="takes audio"):
+        audio.preprocess(np.zeros((8, 8, 1), np.uint8))
+
+
+def test_an_unknown_type_asks_for_prefix_tokens(tmp_path: Path) -> None:
+    tf.BeitModel(tf.BeitConfig(**PICTURE)).save_pretrained(tmp_path)
+    tf.ViTImageProcessorPil(size=square(32)).save_pretrained(tmp_path)
+    with pytest.raises(BenchkitError, match="prefix_tokens=1"):
+        load(tmp_path)
+    backbone = load(tmp_path, prefix_tokens=1)
+    encoded = backbone.encode(backbone.preprocess(raw("vit", backbone))[None], tokens=True)
+    assert encoded.tokens is not None
+    assert encoded.tokens.shape == (1, 16, 32)
+
+
+def test_remote_code_is_refused_unless_allowed(saved: Callable[[str], Path], tmp_path: Path) -> None:
+    config = (saved("vit") / "config.json").read_text()
+    marker = tmp_path / "executed"
+    (tmp_path / "config.json").write_text(
+        config.replace('"model_type": "vit"', '"model_type": "mine", "auto_map": {"AutoConfig": "mine.MyConfig"}')
+    )
+    (tmp_path / "mine.py").write_text(f"open({str(marker)!r}, 'w')\nclass MyConfig: pass\n")
+    with pytest.raises(BenchkitError, match="allow_remote_code=true executes it"):
+        load(tmp_path)
+    assert not marker.exists()
+
+
+def test_a_repository_out_of_reach_is_one_line_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    backbone = resolve("model", "hf:facebook/dinov2-small").build()
+    with pytest.raises(BenchkitError, match="hf download facebook/dinov2-small"):
+        backbone.setup("cpu")
+
+
+def test_a_folder_enters_the_identity_by_its_contents(saved: Callable[[str], Path]) -> None:
+    assert resolve("model", f"hf:{saved('vit')},pool=cls").canonical.startswith("hf:fp-")
+    assert resolve("model", "hf:facebook/dinov2-small").canonical == "hf:facebook/dinov2-small"

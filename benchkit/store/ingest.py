@@ -55,6 +55,7 @@ def insert(store: Store, report: Report) -> bool:
     checks = [asdict(c) for c in report.checks]
     if conflict := _fingerprint_conflict(store, report):
         checks.append({"name": "fingerprint", "status": "warn", "summary": conflict, "details": {}})
+    marks = sorted(f"{c['name']}:{c['status']}" for c in checks if c["status"] != "ok")
     primary = next(m for m in report.metrics if m.name == report.primary)
     run = _insert(
         store,
@@ -62,7 +63,7 @@ def insert(store: Store, report: Report) -> bool:
         {
             "uuid": report.uuid, **report.cell._asdict(), "current": int(current),
             "metric": primary.name, "value": primary.value, "low": primary.low, "high": primary.high,
-            "chance": report.chance, "warnings": sum(c["status"] != "ok" for c in checks),
+            "chance": report.chance, "warnings": len(marks), "marks": " ".join(marks) or None,
             "n_train_used": report.n_train_used, "n_test": report.n_test, "n_skipped": report.n_skipped,
             "n_classes": report.n_classes, "task_fingerprint": report.task_fingerprint,
             "model_fingerprint": report.model_fingerprint, "params": _json(report.params),
@@ -101,8 +102,13 @@ def _fingerprint_conflict(store: Store, report: Report) -> str | None:
     for what in ("task", "model"):
         name, mine = getattr(report.cell, what), getattr(report, f"{what}_fingerprint")
         other = store.execute(
-            f"SELECT id, {what}_fingerprint FROM runs WHERE current AND {what} = ? AND {what}_fingerprint <> ? LIMIT 1",
-            (name, mine),
+            # `<` or `>`, each by the index: `<>` would look at every run of this name
+            " UNION ALL ".join(
+                f"SELECT id, {what}_fingerprint FROM runs WHERE current AND {what} = ? AND {what}_fingerprint {than} ?"
+                for than in "<>"
+            )
+            + " LIMIT 1",
+            (name, mine) * 2,
         ).fetchone()
         if other:
             differing.append(f"the {'data' if what == 'task' else 'weights'} of {what} '{name}' are not those of run "

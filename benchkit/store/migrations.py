@@ -33,6 +33,7 @@ CREATE TABLE runs (
     high REAL,
     chance REAL NOT NULL,
     warnings INTEGER NOT NULL,
+    marks TEXT,
     n_train_used INTEGER NOT NULL,
     n_test INTEGER NOT NULL,
     n_skipped INTEGER NOT NULL,
@@ -52,7 +53,13 @@ CREATE TABLE runs (
     peak_device_bytes INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX runs_cell ON runs (task, model, classifier, n_train, seed) WHERE current;
-CREATE INDEX runs_model ON runs (model, task);
+CREATE INDEX runs_table ON runs (
+    model, classifier, task, n_train, metric, seed, current, value, low, high, chance, marks, finished_at
+);
+CREATE INDEX runs_finished ON runs (finished_at);
+CREATE INDEX runs_environment ON runs (environment_id);
+CREATE INDEX runs_data ON runs (task, task_fingerprint) WHERE current;
+CREATE INDEX runs_weights ON runs (model, model_fingerprint) WHERE current;
 
 CREATE TABLE metrics (
     run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
@@ -109,8 +116,7 @@ CREATE TABLE claims (
 
 CREATE VIEW results AS
 SELECT runs.id AS run, task, model, classifier, n_train, seed,
-       metric, value, low, high, chance, warnings,
-       (SELECT group_concat(name || ':' || status, ' ') FROM checks WHERE run_id = runs.id AND status <> 'ok') AS marks,
+       metric, value, low, high, chance, warnings, marks,
        n_train_used, n_test, n_skipped, n_classes, started_at, finished_at, wall_s, cpu_s, peak_rss_bytes,
        peak_device_bytes, host, device, benchkit_version, git_commit, git_dirty, versions
 FROM runs JOIN environments ON environments.id = runs.environment_id

@@ -62,6 +62,7 @@ class Run(Base):
     high = FloatField(null=True)
     chance = FloatField()
     warnings = IntegerField()
+    marks = TextField(null=True)
     n_train_used = IntegerField()
     n_test = IntegerField()
     n_skipped = IntegerField()

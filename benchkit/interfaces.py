@@ -10,12 +10,15 @@ Shapes: N examples, B of a batch, D features, T tokens, C classes, K prototypes.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt8
 
+from benchkit.errors import BenchkitError
 from benchkit.media import Audio, Image, Media
+from benchkit.progress import Progress
 from benchkit.spec import NoParams
 
 Modality = Literal["image", "audio"]
@@ -114,6 +117,14 @@ class Task(Component, ABC):
         parameters that change only folds or labels, and features are shared. None: the whole spec counts."""
         return None
 
+    def fetch(self, to: Path, progress: Progress) -> Mapping[str, str | None]:
+        """Copies the data into the folder `to`, complete and checked, for machines without a network; `benchkit fetch`.
+
+        The parameters that make this task read the copy, as in {"repo": "/data/birdset"}; None drops one. Raises
+        BenchkitError, as here, where a task has nothing to copy.
+        """
+        raise BenchkitError(f"{type(self).__name__} has nothing to fetch: its data is local, or comes with a package")
+
     def folds(self) -> tuple[Fold, ...]:
         """Fits and evaluations that make one result; their test rows do not overlap. By default: train, then test."""
         train, test = len(self.ids("train")), len(self.ids("test"))
@@ -171,8 +182,6 @@ class Backbone(Component, ABC):
 
     def activations(self, batch: np.ndarray, points: Sequence[str]) -> Mapping[str, Float32[np.ndarray, "B T D"]]:
         """Token activations at named places. Raises BenchkitError for a place that `points()` does not name."""
-        from benchkit.errors import BenchkitError
-
         raise BenchkitError(f"{type(self).__name__} names no places inside the model, so '{', '.join(points)}' is none")
 
 

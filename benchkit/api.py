@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
-from benchkit.plan import Grid, Plan, Planned, make_plan
+from benchkit.plan import Grid, Plan, Planned, State, make_plan
 from benchkit.progress import Progress, Silent
 from benchkit.report import Cell, Report
 from benchkit.results import Results
@@ -84,7 +84,7 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
         owner = Owner.this_process()
         while True:
             tried = {o.cell for o in outcomes}
-            states = ("todo", "done") if force else ("todo",)
+            states: tuple[State, ...] = ("todo", "done") if force else ("todo",)
             jobs = [left for job in plan.jobs(states) if (left := [p for p in job if p.cell not in tried])]
             if jobs:
                 outcomes += _compute(store, jobs, settings, owner, force, progress)

@@ -139,5 +139,5 @@ def fingerprint_tensors(tensors: Iterable[tuple[str, "np.ndarray"]]) -> str:
     digest = hashlib.blake2b(digest_size=LENGTH // 2)
     for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype.str} {tensor.shape}\n".encode())
-        digest.update(memoryview(tensor.reshape(-1).view("u1")) if tensor.flags.c_contiguous else tensor.tobytes())
+        digest.update(tensor.tobytes() if not tensor.flags.c_contiguous else tensor.reshape(-1).view("u1").data)
     return digest.hexdigest()

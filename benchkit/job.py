@@ -5,22 +5,16 @@ never opens the store: it seals into the inbox beside it.
 """
 
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from itertools import groupby
-from pathlib import Path
-from typing import Any
-
-import numpy as np
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 
 from benchkit.errors import BenchkitError, DataError
 from benchkit.evaluate import Context, Outcome, evaluate_cell
-from benchkit.features import Features, Options, extract
-from benchkit.interfaces import Backbone, Classifier, Fitted, Fold, Problem, Subset, Task
+from benchkit.fitting import Result, fit_pooled, fit_tokens
+from benchkit.jobdata import JobData
 from benchkit.plan import Planned
 from benchkit.progress import Progress
 from benchkit.report import Cell, Report
-from benchkit.sampling import subset
 from benchkit.spec import Spec, resolve
 
 
@@ -78,227 +72,54 @@ class Job:
             raise BenchkitError(f"this is no job file: {e}") from e
 
 
-@dataclass
-class _Data:
-    """What all cells of a job share: the folds with what they need of the features and labels."""
-
-    task: Task
-    problem: Problem
-    folds: tuple[Fold, ...]
-    labels: dict[str, np.ndarray]
-    features: dict[str, Features] = field(default_factory=dict)
-
-    def valid(self, split: str) -> np.ndarray:
-        """Rows of the split that decode, as far as that is known."""
-        ok = np.ones(len(self.labels[split]), bool)
-        if split in self.features:
-            ok[list(self.features[split].skipped)] = False
-        return ok
-
-    def train(self, fold: Fold) -> np.ndarray:
-        return fold.train[self.valid(fold.train_split)[fold.train]]
-
-    def test(self, fold: Fold) -> np.ndarray:
-        return fold.test[self.valid(fold.test_split)[fold.test]]
-
-    def subset(self, fold: Fold, cell: Cell) -> np.ndarray:
-        """Positions within `fold.train` that the cell trains on."""
-        labels = self.labels[fold.train_split][fold.train]
-        return subset(labels, cell.n_train, cell.seed, self.problem, self.valid(fold.train_split)[fold.train])
-
-
 def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> list[Outcome]:
     """Runs every cell. sealed: called after each report is sealed. A cell that fails does not stop the others.
 
     Raises BenchkitError where no cell can run: data that is missing or inconsistent, weights that do not load.
     """
-    task_spec, model_spec = resolve("task", job.task), resolve("model", job.model)
-    for spec, name in ((task_spec, job.cells[0].cell.task), (model_spec, job.cells[0].cell.model)):
+    task, model = resolve("task", job.task), resolve("model", job.model)
+    for spec, name in ((task, job.cells[0].cell.task), (model, job.cells[0].cell.model)):
         if spec.canonical != name:
             raise DataError(
                 f"{spec.kind} '{name}' is '{spec.canonical}' by now: its files changed since it was planned"
             )
-    task: Task = task_spec.build()
-    backbone: Backbone = model_spec.build()
-    data = _read_labels(task)
+    context = Context.start(task, model, job.options)
+    data = JobData.open(task, model, job.options, progress)
     outcomes: list[Outcome] = []
-    runnable: list[JobCell] = []
-    for cell in job.cells:  # before anything is computed: an n_train too large fails at once
+    groups: dict[str, list[Cell]] = {}
+    for wanted in job.cells:  # before anything is computed: an n_train too large fails at once
         try:
-            for fold in data.folds:
-                data.subset(fold, cell.cell)
-            runnable.append(cell)
+            data.check_subset(wanted.cell)
+            groups.setdefault(wanted.classifier, []).append(wanted.cell)
         except BenchkitError as e:
-            outcomes.append(Outcome(cell.cell, error=str(e)))
-    if not runnable:
+            outcomes.append(Outcome(wanted.cell, error=str(e)))
+    if not groups:
         return outcomes
-    context = Context.start(task_spec, model_spec, task, data.problem, job.options)
-    _extract(data, backbone, [c.cell for c in runnable], task_spec, model_spec, job.options, progress)
-    context.look_at_data(data.folds, data.labels, data.features, data.train, data.test)
-    for text, cells in groupby(runnable, key=lambda c: c.classifier):
-        outcomes += _run_classifier(
-            resolve("classifier", text), [c.cell for c in cells], data, context, progress, sealed
-        )
-    return outcomes
+    probes = {text: resolve("classifier", text) for text in groups}
+    by_tokens = [(probes[t], cells) for t, cells in groups.items() if probes[t].cls.needs == "tokens"]
+    by_pooled = [(probes[t], cells) for t, cells in groups.items() if probes[t].cls.needs == "pooled"]
+    data.extract_train([cell for cells in groups.values() for cell in cells], tokens=bool(by_tokens))
+    from_tokens = list(fit_tokens(by_tokens, data)) if by_tokens else []
+    data.extract_test()
+    context.look_at(data)
 
-
-def _read_labels(task: Task) -> _Data:
-    """Labels of every split in use, checked: a label file read wrongly must not get past this point unseen."""
-    classes, folds = task.classes, task.folds()
-    problem = Problem(task.kind, len(classes), tuple(classes))
-    data = _Data(task, problem, folds, {})
-    for split in sorted({s for f in folds for s in (f.train_split, f.test_split)}):
-        labels, n = np.asarray(task.labels(split)), len(task.ids(split))
-        name = f"{type(task).__name__}, split '{split}'"
-        expected = (n,) if task.kind == "multiclass" else (n, len(classes))
-        if labels.shape != expected:
-            raise DataError(
-                f"{name}: labels have shape {labels.shape}, and {n} examples of {len(classes)} classes need {expected}"
-            )
-        top = len(classes) - 1 if task.kind == "multiclass" else 1
-        if n and not (labels.min() >= 0 and labels.max() <= top):
-            raise DataError(f"{name}: labels run from {labels.min()} to {labels.max()}, outside of 0 to {top}")
-        data.labels[split] = labels.astype(np.int64 if task.kind == "multiclass" else np.uint8, copy=False)
-    for i, fold in enumerate(folds):
-        if not len(fold.train) or not len(fold.test):
-            raise DataError(
-                f"{type(task).__name__}: fold {i} has {len(fold.train)} examples to train and {len(fold.test)} to test on"
-            )
-    return data
-
-
-def _extract(
-    data: _Data,
-    backbone: Backbone,
-    cells: Sequence[Cell],
-    task: Spec,
-    model: Spec,
-    options: JobOptions,
-    progress: Progress,
-) -> None:
-    """Fills data.features with every row that a cell needs: all test rows, and the union of the training subsets.
-
-    Where examples are skipped because they do not decode, the subsets are drawn again from the others, which may need
-    more rows: so until nothing changes.
-    """
-    while True:
-        wanted: dict[str, set[int]] = {}
-        for fold in data.folds:
-            wanted.setdefault(fold.test_split, set()).update(fold.test.tolist())
-            for cell in {(c.n_train, c.seed): c for c in cells}.values():
-                wanted.setdefault(fold.train_split, set()).update(fold.train[data.subset(fold, cell)].tolist())
-        before = {split: len(f.skipped) for split, f in data.features.items()}
-        for split, rows in wanted.items():
-            media = data.task.media_key(split) or task.canonical
-            key = {
-                "task": task.cls.__qualname__,
-                "media": media,
-                "data": data.task.fingerprint(),
-                "model": model.canonical,
-            }
-            data.features[split] = extract(
-                data.task, backbone, split, np.array(sorted(rows)), key, _feature_options(options), progress
-            )
-        if before == {split: len(f.skipped) for split, f in data.features.items()} or not any(
-            f.skipped for f in data.features.values()
-        ):
+    def finish(spec: Spec, result: Result) -> None:
+        if isinstance(result.scores, BenchkitError):
+            outcomes.append(Outcome(result.cell, error=str(result.scores)))
             return
+        try:
+            outcome = evaluate_cell(spec, result, data, context, progress)
+        except BenchkitError as e:
+            outcome = Outcome(result.cell, error=str(e))
+        outcomes.append(outcome)
+        if outcome.report:
+            sealed(outcome.report)
 
-
-def _feature_options(options: JobOptions) -> Options:
-    return Options(
-        cache=Path(options.cache),
-        device=options.device,
-        batch_size=options.batch_size,
-        workers=options.workers,
-        skip_bad=options.skip_bad,
-    )
-
-
-def _run_classifier(
-    spec: Spec, cells: list[Cell], data: _Data, context: Context, progress: Progress, sealed: Callable[[Report], None]
-) -> list[Outcome]:
-    """All cells of one classifier, trained together where the classifier can."""
-    classifier: Classifier = spec.build()
-    outcomes: list[Outcome] = []
-    with progress.step(f"fit {spec.canonical}", len(cells), "cells") as step:
-        for cell, fits in _fit(classifier, cells, data, context.options.device):
-            if isinstance(fits, BenchkitError):
-                outcomes.append(Outcome(cell, error=str(fits)))
-            else:
-                try:
-                    outcomes.append(_finish(spec, classifier, cell, fits, data, context, progress))
-                except BenchkitError as e:
-                    outcomes.append(Outcome(cell, error=str(e)))
-                else:
-                    report = outcomes[-1].report
-                    assert report is not None
-                    sealed(report)
-            step.advance()
+    for spec, result in from_tokens:
+        finish(spec, result)
+    for spec, cells in by_pooled:
+        with progress.step(f"fit {spec.canonical}", len(cells), "cells") as step:
+            for result in fit_pooled(spec, cells, data):
+                finish(spec, result)
+                step.advance()
     return outcomes
-
-
-def _fit(
-    classifier: Classifier, cells: list[Cell], data: _Data, device: str, shuffle: bool = False
-) -> Iterator[tuple[Cell, list[Fitted] | BenchkitError]]:
-    """Each cell with its Fitted for every fold, or the error that it failed with."""
-    try:
-        for cell, *fits in zip(
-            cells, *(_fit_fold(classifier, f, cells, data, device, shuffle) for f in data.folds), strict=True
-        ):
-            yield cell, fits
-            cells = cells[1:]
-    except BenchkitError as e:
-        if len(cells) == 1:
-            yield cells[0], e
-            return
-        for cell in cells:  # one that cannot be fitted must not take the others with it
-            yield from _fit(classifier, [cell], data, device, shuffle)
-
-
-def _fit_fold(
-    classifier: Classifier, fold: Fold, cells: list[Cell], data: _Data, device: str, shuffle: bool
-) -> Iterator[Fitted]:
-    labels = data.labels[fold.train_split][fold.train]
-    subsets = [Subset(data.subset(fold, cell), cell.seed) for cell in cells]
-    if shuffle:  # within the rows that are used, so that the classes keep their sizes
-        rows = subsets[0].rows
-        labels = labels.copy()
-        labels[rows] = labels[np.random.default_rng(cells[0].seed).permutation(rows)]
-    needed = np.unique(np.concatenate([s.rows for s in subsets]))
-    x = np.asarray(data.features[fold.train_split].pooled[fold.train[needed]])
-    local = [Subset(np.searchsorted(needed, s.rows), s.seed) for s in subsets]
-    return classifier.fit_many(x, labels[needed], data.problem, local, device=device)
-
-
-def _scores(fits: list[Fitted], data: _Data) -> np.ndarray:
-    """Test scores of all folds, one below the other."""
-    parts = []
-    for fitted, fold in zip(fits, data.folds, strict=True):
-        x = data.features[fold.test_split].pooled[data.test(fold)]
-        parts.append(np.asarray(fitted.scores(np.asarray(x)), dtype=np.float32))
-    return np.concatenate(parts)
-
-
-def _finish(
-    spec: Spec,
-    classifier: Classifier,
-    cell: Cell,
-    fits: list[Fitted],
-    data: _Data,
-    context: Context,
-    progress: Progress,
-) -> Outcome:
-    shuffled: np.ndarray | None = None
-    if context.options.shuffled:
-        ((_, refits),) = _fit(classifier, [cell], data, context.options.device, shuffle=True)
-        if isinstance(refits, BenchkitError):
-            raise refits
-        shuffled = _scores(refits, data)
-    used = [data.subset(f, cell) for f in data.folds]
-    record: dict[str, Any] = {"n_train_per_fold": [len(u) for u in used]} if len(used) > 1 else {}
-    records = [dict(f.record) for f in fits]
-    if any(records):
-        record["fit"] = records[0] if len(records) == 1 else records
-    train_labels = [data.labels[f.train_split][f.train[u]] for f, u in zip(data.folds, used, strict=True)]
-    return evaluate_cell(spec, cell, _scores(fits, data), train_labels, record, shuffled, context, progress)

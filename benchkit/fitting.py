@@ -1,0 +1,163 @@
+"""Fits the cells of a job and scores its test examples: probes on pooled features one after another, probes on tokens
+together in a single pass over the test split, whose tokens are never stored."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from benchkit.errors import BenchkitError
+from benchkit.features import stream_tokens
+from benchkit.interfaces import Classifier, Fitted, Fold, Subset
+from benchkit.jobdata import JobData
+from benchkit.report import Cell
+from benchkit.spec import Spec
+
+Scores = Float32[np.ndarray, "N C"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One cell's test scores, all folds' test rows one below the other; or the error that it failed with.
+
+    shuffled: the scores of the same fit on permuted labels, where they were asked for.
+    """
+
+    cell: Cell
+    scores: np.ndarray | BenchkitError
+    record: dict[str, Any] = field(default_factory=dict)
+    shuffled: np.ndarray | None = None
+
+
+Fits = list[Fitted] | BenchkitError
+"""A cell's classifier for every fold."""
+
+
+def fit_pooled(spec: Spec, cells: Sequence[Cell], data: JobData) -> Iterator[Result]:
+    """All cells of one probe on pooled features, trained together where the probe can, in order."""
+    classifier: Classifier = spec.build()
+    for cell, fits in _fit(classifier, list(cells), data):
+        yield _result(cell, fits, lambda fits: _score_pooled(fits, data), classifier, data)
+
+
+def fit_tokens(probes: Sequence[tuple[Spec, Sequence[Cell]]], data: JobData) -> Iterator[tuple[Spec, Result]]:
+    """All cells of all probes on tokens: fitted on the training tokens, then scored in one pass over the test rows."""
+    fitted: list[tuple[Spec, Cell, Fits, Fits | None]] = []
+    total = sum(len(cells) for _, cells in probes)
+    with data.progress.step("fit on tokens", total, "cells") as step:
+        for spec, cells in probes:
+            classifier = spec.build()
+            for cell, fits in _fit(classifier, list(cells), data):
+                again = _shuffled(classifier, cell, data) if data.options.shuffled else None
+                fitted.append((spec, cell, fits, again))
+                step.advance()
+    ready = [f for _, _, *both in fitted for f in both if isinstance(f, list)]
+    scored = iter(_score_tokens(ready, data) if ready else [])
+    for spec, cell, fits, again in fitted:
+        if isinstance(fits, BenchkitError):
+            yield spec, Result(cell, fits)
+            continue
+        scores = next(scored)
+        permuted = next(scored) if isinstance(again, list) else None
+        if isinstance(again, BenchkitError):
+            yield spec, Result(cell, again)
+        else:
+            yield spec, Result(cell, scores, _record(fits), permuted)
+
+
+def _result(cell: Cell, fits: Fits, score: Any, classifier: Classifier, data: JobData) -> Result:
+    try:
+        if isinstance(fits, BenchkitError):
+            raise fits
+        permuted = None
+        if data.options.shuffled:
+            again = _shuffled(classifier, cell, data)
+            if isinstance(again, BenchkitError):
+                raise again
+            permuted = score(again)
+        return Result(cell, score(fits), _record(fits), permuted)
+    except BenchkitError as e:
+        return Result(cell, e)
+
+
+def _fit(
+    classifier: Classifier, cells: list[Cell], data: JobData, shuffle: bool = False
+) -> Iterator[tuple[Cell, Fits]]:
+    """Each cell with its Fitted for every fold, or the error that it failed with."""
+    left = cells
+    try:
+        by_fold = [_fit_fold(classifier, fold, cells, data, shuffle) for fold in data.folds]
+        for cell, *fits in zip(cells, *by_fold, strict=True):
+            yield cell, fits
+            left = left[1:]
+    except BenchkitError as e:
+        if len(left) == 1:
+            yield left[0], e
+            return
+        for cell in left:  # one that cannot be fitted must not take the others with it
+            yield from _fit(classifier, [cell], data, shuffle)
+
+
+def _shuffled(classifier: Classifier, cell: Cell, data: JobData) -> Fits:
+    ((_, fits),) = _fit(classifier, [cell], data, shuffle=True)
+    return fits
+
+
+def _fit_fold(classifier: Classifier, fold: Fold, cells: list[Cell], data: JobData, shuffle: bool) -> Iterator[Fitted]:
+    rows = [data.subset(fold, cell) for cell in cells]
+    union = np.unique(np.concatenate(rows))
+    labels = data.labels[fold.train_split][union]
+    if shuffle:  # a single cell's own rows, so that the classes keep their sizes
+        labels = labels[np.random.default_rng(cells[0].seed).permutation(len(labels))]
+    subsets = [Subset(np.searchsorted(union, r), c.seed) for r, c in zip(rows, cells, strict=True)]
+    if classifier.needs == "tokens":
+        kept = data.tokens[fold.train_split]
+        x = kept.values if np.array_equal(kept.rows, union) else kept.values[np.searchsorted(kept.rows, union)]
+    else:
+        x = data.pooled(fold.train_split, union)
+    return iter(classifier.fit_many(x, labels, data.problem, subsets, device=data.options.device))
+
+
+def _score_pooled(fits: list[Fitted], data: JobData) -> Scores:
+    parts = []
+    for fitted, fold in zip(fits, data.folds, strict=True):
+        parts.append(fitted.scores(data.pooled(fold.test_split, data.test_rows(fold))))
+    return np.concatenate(parts).astype(np.float32, copy=False)
+
+
+def _score_tokens(all_fits: list[list[Fitted]], data: JobData) -> list[Scores]:
+    """Scores of every cell, from one pass over each test split. Rows that turn out not to decode are dropped."""
+    per_fold = [
+        [np.full((len(fold.test), data.problem.n_classes), np.nan, np.float32) for fold in data.folds] for _ in all_fits
+    ]
+    for split in sorted({f.test_split for f in data.folds}):
+        wanted = np.unique(np.concatenate([data.test_rows(f) for f in data.folds if f.test_split == split]))
+        seen = np.zeros(len(data.labels[split]), bool)
+        for batch in stream_tokens(
+            data.task, data.backbone, split, wanted, data.extraction(split), data.progress, data.key(split)
+        ):
+            seen[batch.rows] = True
+            assert batch.encoded.tokens is not None
+            for k, fold in enumerate(data.folds):
+                if fold.test_split != split:
+                    continue
+                _, here, there = np.intersect1d(batch.rows, fold.test, assume_unique=True, return_indices=True)
+                if not len(here):
+                    continue
+                x = batch.encoded.tokens[here]
+                for fits, scores in zip(all_fits, per_fold, strict=True):
+                    scores[k][there] = fits[k].scores(x)
+        lost = wanted[~seen[wanted]]
+        data.bad[split] |= dict.fromkeys(lost.tolist(), "does not decode")
+    keep = [data.valid(f.test_split)[f.test] for f in data.folds]
+    return [np.concatenate([s[ok] for s, ok in zip(scores, keep, strict=True)]) for scores in per_fold]
+
+
+def _record(fits: list[Fitted]) -> dict[str, Any]:
+    """What the classifier told of its fits."""
+    records = [dict(f.record) for f in fits]
+    if not any(records):
+        return {}
+    return {"fit": records[0] if len(records) == 1 else records}

@@ -1,0 +1,166 @@
+"""What all cells of a job share: folds, labels, and the features of the rows that any of them needs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int
+
+from benchkit.errors import DataError, MediaError
+from benchkit.features import Features, Options, Tokens, extract, extract_tokens
+from benchkit.interfaces import Backbone, Fold, Labels, Problem, Task
+from benchkit.progress import Progress
+from benchkit.report import Cell
+from benchkit.sampling import subset
+from benchkit.spec import Spec
+
+if TYPE_CHECKING:
+    from benchkit.job import JobOptions
+
+
+@dataclass
+class JobData:
+    """Rows are numbers within a split; positions are numbers within a fold's `train`."""
+
+    task_spec: Spec
+    model_spec: Spec
+    task: Task
+    backbone: Backbone
+    problem: Problem
+    folds: tuple[Fold, ...]
+    labels: dict[str, np.ndarray]
+    options: "JobOptions"
+    progress: Progress
+    features: dict[str, Features] = field(default_factory=dict)
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    """Of the training rows, where a probe needs them."""
+    train_rows: dict[str, set[int]] = field(default_factory=dict)
+    """By split, every row that some cell trains on."""
+    bad: dict[str, dict[int, str]] = field(default_factory=dict)
+    """By split, rows that do not decode, and why."""
+
+    @staticmethod
+    def open(task_spec: Spec, model_spec: Spec, options: "JobOptions", progress: Progress) -> "JobData":
+        """Reads the labels and checks them: a label file read wrongly must not get past this point unseen."""
+        task: Task = task_spec.build()
+        classes, folds = task.classes, task.folds()
+        problem = Problem(task.kind, len(classes), tuple(classes))
+        splits = sorted({s for f in folds for s in (f.train_split, f.test_split)})
+        labels = {split: _checked_labels(task, split, problem) for split in splits}
+        for i, fold in enumerate(folds):
+            for rows, what in ((fold.train, "train"), (fold.test, "test")):
+                if not len(rows):
+                    raise DataError(f"task '{task_spec.name}': fold {i} has no example to {what} on")
+        bad: dict[str, dict[int, str]] = {split: {} for split in splits}
+        return JobData(
+            task_spec, model_spec, task, model_spec.build(), problem, folds, labels, options, progress, bad=bad
+        )
+
+    def valid(self, split: str) -> Bool[np.ndarray, " N"]:
+        """Rows of the split that decode, as far as that is known."""
+        ok = np.ones(len(self.labels[split]), bool)
+        ok[list(self.bad[split])] = False
+        return ok
+
+    def test_rows(self, fold: Fold) -> Int[np.ndarray, " m"]:
+        """The fold's test rows that decode."""
+        return fold.test[self.valid(fold.test_split)[fold.test]]
+
+    def subset(self, fold: Fold, cell: Cell) -> Int[np.ndarray, " n"]:
+        """The rows that a cell trains on in this fold, ascending."""
+        rows = np.sort(fold.train)
+        labels, ok = self.labels[fold.train_split][rows], self.valid(fold.train_split)[rows]
+        return rows[subset(labels, cell.n_train, cell.seed, self.problem, ok)]
+
+    def check_subset(self, cell: Cell) -> None:
+        """Raises FitError where the cell asks for more training examples than there are."""
+        for fold in self.folds:
+            self.subset(fold, cell)
+
+    def extract_train(self, cells: Sequence[Cell], *, tokens: bool) -> None:
+        """Features of every row that one of the cells trains on, and their tokens where a probe needs them.
+
+        Where examples are skipped because they do not decode, the subsets are drawn again without them, which may need
+        other rows: so until nothing changes.
+        """
+        draws = list({(c.n_train, c.seed): c for c in cells}.values())
+        while True:
+            n_bad = sum(map(len, self.bad.values()))
+            rows: dict[str, set[int]] = {}
+            for fold in self.folds:
+                for cell in draws:
+                    rows.setdefault(fold.train_split, set()).update(self.subset(fold, cell).tolist())
+            self.train_rows = rows
+            for split, wanted in rows.items():
+                if tokens:
+                    self.tokens[split] = extract_tokens(
+                        self.task,
+                        self.backbone,
+                        split,
+                        _array(wanted),
+                        self.extraction(split),
+                        self.progress,
+                        self.key(split),
+                    )
+                    self._note(split, self.tokens[split].skipped)
+                self._extract(split, wanted - set(self.bad[split]))
+            if n_bad == sum(map(len, self.bad.values())):
+                return
+
+    def extract_test(self) -> None:
+        """Features of every test row, beside those that are there."""
+        for split in {f.test_split for f in self.folds}:
+            rows = {int(r) for f in self.folds if f.test_split == split for r in f.test}
+            self._extract(split, (rows | self.train_rows.get(split, set())) - set(self.bad[split]))
+
+    def pooled(self, split: str, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
+        return np.asarray(self.features[split].pooled[rows])
+
+    def key(self, split: str) -> dict[str, str]:
+        """Everything that can change a feature and that extraction does not know itself."""
+        return {
+            "task": self.task_spec.name,
+            "media": self.task.media_key(split) or self.task_spec.canonical,
+            "data": self.task.fingerprint(),
+            "model": self.model_spec.canonical,
+        }
+
+    def extraction(self, split: str) -> Options:
+        o = self.options
+        left = max(0, o.skip_bad - len(self.bad[split]))
+        return Options(Path(o.cache), o.device, o.batch_size, o.workers, left)
+
+    def _extract(self, split: str, rows: set[int]) -> None:
+        self.features[split] = extract(
+            self.task, self.backbone, split, _array(rows), self.key(split), self.extraction(split), self.progress
+        )
+        self._note(split, self.features[split].skipped)
+
+    def _note(self, split: str, skipped: Mapping[int, str]) -> None:
+        self.bad[split] |= dict(skipped)
+        if len(self.bad[split]) > self.options.skip_bad:
+            raise MediaError(
+                f"{len(self.bad[split])} examples of split '{split}' do not decode, and --skip-bad allows for "
+                f"{self.options.skip_bad}"
+            )
+
+
+def _array(rows: set[int]) -> Int[np.ndarray, " n"]:
+    return np.array(sorted(rows), np.int64)
+
+
+def _checked_labels(task: Task, split: str, problem: Problem) -> Labels:
+    labels, n = np.asarray(task.labels(split)), len(task.ids(split))
+    name = f"{type(task).__name__}, split '{split}'"
+    single = task.kind == "multiclass"
+    expected = (n,) if single else (n, problem.n_classes)
+    if labels.shape != expected:
+        raise DataError(
+            f"{name}: labels have shape {labels.shape}; {n} examples of {problem.n_classes} classes need {expected}"
+        )
+    top = problem.n_classes - 1 if single else 1
+    if n and not (labels.min() >= 0 and labels.max() <= top):
+        raise DataError(f"{name}: labels run from {labels.min()} to {labels.max()}, outside of 0 to {top}")
+    return labels.astype(np.int64 if single else np.uint8, copy=False)

@@ -21,7 +21,8 @@ from typing import Any
 
 from benchkit.errors import DataError
 from benchkit.progress import Progress
-from benchkit.remote import BLOCK, Hub, HubFile, RemoteError
+from benchkit.ranges import BLOCK
+from benchkit.remote import Hub, HubFile, RemoteError
 from benchkit.report import fsync_folder, write_atomic
 from benchkit.spec import RawSpec, resolve
 

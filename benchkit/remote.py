@@ -13,13 +13,11 @@ HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean everywhere.
 """
 
 import hashlib
-import io
 import os
 import queue
 import random
 import re
 import socket
-import tempfile
 import threading
 import time
 import uuid
@@ -27,17 +25,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from benchkit.errors import DataError, require
 from benchkit.fingerprint import cache_dir
+from benchkit.ranges import BLOCK, Blocks, RangeStream
 
 T = TypeVar("T")
 
-BLOCK = 8 * 2**20
-"""Bytes fetched at a time: large enough that a request's latency does not matter, small enough to be tried again."""
 TIMEOUT = 30.0
 """Seconds without an answer, or without more of one, after which a request counts as failed."""
 
@@ -74,9 +71,9 @@ def retrying(what: str, call: Callable[[], T], backoff: Backoff) -> T:
     what: names the thing in the error. Raises RemoteError where it failed `backoff.attempts` times; an error that no
     waiting mends is raised as it is.
     """
-    began = time.monotonic()
-    waits = backoff.waits()
+    began, waits, attempts = time.monotonic(), backoff.waits(), 0
     while True:
+        attempts += 1
         try:
             return call()
         except Exception as e:
@@ -84,8 +81,10 @@ def retrying(what: str, call: Callable[[], T], backoff: Backoff) -> T:
                 raise
             wait = next(waits, None)
             if wait is None:
-                took = f"{backoff.attempts} attempts in {time.monotonic() - began:.0f} s"
-                raise RemoteError(f"{what} could not be read, {took} failed ({_reason(e)}): try again later") from e
+                raise RemoteError(
+                    f"{what} could not be read: {attempts} attempts in {time.monotonic() - began:.0f} s failed "
+                    f"({_reason(e)}); try again later, a run goes on where it stopped"
+                ) from e
             time.sleep(max(wait, _retry_after(e)))
 
 
@@ -181,11 +180,11 @@ class Hub:
             return b""
         return self._ask(f"'{file.path}' of {self}", lambda: part(self._request(url, f"bytes={start}-{stop - 1}")))
 
-    def open(self, file: HubFile, blocks: "Blocks | None" = None) -> "HubStream":
+    def open(self, file: HubFile, blocks: Blocks | None = None) -> RangeStream:
         """A seekable stream. Without `blocks`, each read is one request for exactly what is read."""
-        return HubStream(file.size, blocks.read if blocks else lambda a, b: self.read(file, a, b))
+        return RangeStream(file.size, blocks.read if blocks else lambda a, b: self.read(file, a, b))
 
-    def blocks(self, file: HubFile, keep: bool = False) -> "Blocks":
+    def blocks(self, file: HubFile, keep: bool = False) -> Blocks:
         """Block by block, for streams that read most of a file. keep: on node-local scratch, for a second pass."""
         return Blocks(lambda a, b: self.read(file, a, b), file.size, keep)
 
@@ -275,95 +274,6 @@ class Hub:
     @property
     def _page(self) -> str:
         return self.repo if self.kind == "model" else f"datasets/{self.repo}"
-
-
-class HubStream(io.RawIOBase):
-    """A read-only, seekable view of `size` bytes that `read_range(start, stop)` gives."""
-
-    def __init__(self, size: int, read_range: Callable[[int, int], bytes]) -> None:
-        self._size, self._read_range, self._at = size, read_range, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        self._at = max(0, offset + {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence])
-        return self._at
-
-    def read(self, n: int | None = -1) -> bytes:
-        start = self._at
-        stop = self._size if n is None or n < 0 else min(start + n, self._size)
-        if stop <= start:
-            return b""
-        self._at = stop
-        return self._read_range(start, stop)
-
-    def readinto(self, buffer: Any) -> int:
-        data = self.read(len(buffer))
-        buffer[: len(data)] = data
-        return len(data)
-
-
-class Blocks:
-    """`size` bytes fetched in blocks; the last one is held in memory, and with `keep` all of them on scratch.
-
-    The scratch file lies in TMPDIR and has no name: the system takes it back however the process ends. Where the disk
-    has no room for it, blocks are fetched again instead. Safe for several threads.
-    """
-
-    def __init__(self, fetch: Callable[[int, int], bytes], size: int, keep: bool, block: int = BLOCK) -> None:
-        self._fetch, self._size, self._block = fetch, size, block
-        self._lock = threading.Lock()
-        self._last: tuple[int, bytes] = (-1, b"")
-        self._kept: set[int] = set()
-        self._scratch: IO[bytes] | None = _scratch_file(size) if keep else None
-
-    def read(self, start: int, stop: int) -> bytes:
-        """The bytes from `start` up to `stop`."""
-        parts = []
-        with self._lock:
-            for i in range(start // self._block, -(-stop // self._block)):
-                first = i * self._block
-                parts.append(self._get(i)[max(0, start - first) : stop - first])
-        return b"".join(parts)
-
-    def _get(self, i: int) -> bytes:
-        if self._last[0] == i:
-            return self._last[1]
-        first, end = i * self._block, min((i + 1) * self._block, self._size)
-        if self._scratch is not None and i in self._kept:
-            self._scratch.seek(first)
-            data = self._scratch.read(end - first)
-        else:
-            data = self._fetch(first, end)
-            self._keep(i, first, data)
-        self._last = (i, data)
-        return data
-
-    def _keep(self, i: int, first: int, data: bytes) -> None:
-        if self._scratch is None:
-            return
-        try:
-            self._scratch.seek(first)
-            self._scratch.write(data)
-            self._scratch.flush()
-            self._kept.add(i)
-        except OSError:  # the disk is full: from here on, blocks are fetched again
-            self._scratch, self._kept = None, set()
-
-
-def _scratch_file(size: int) -> IO[bytes] | None:
-    """A file without a name in TMPDIR, or None where it would fill more than half of what is free."""
-    import shutil
-
-    folder = tempfile.gettempdir()
-    return tempfile.TemporaryFile(dir=folder) if shutil.disk_usage(folder).free > 2 * size else None
 
 
 def endpoint() -> str:

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from benchkit import remote
-from benchkit.remote import Backoff, Blocks, Hub, HubStream, OfflineError, RemoteError
+from benchkit.ranges import Blocks, RangeStream
+from benchkit.remote import Backoff, Hub, OfflineError, RemoteError
 from benchkit.testing.hub import COMMIT, FakeHub
 
 QUICK = Backoff(attempts=4, first=0.01, longest=0.02)
@@ -186,7 +187,7 @@ def test_behind_a_proxy_it_is_the_proxy_that_must_be_reached(server, monkeypatch
 
 
 def test_a_stream_reads_and_seeks_as_a_file_does():
-    stream, reference = HubStream(len(DATA), lambda a, b: DATA[a:b]), io.BytesIO(DATA)
+    stream, reference = RangeStream(len(DATA), lambda a, b: DATA[a:b]), io.BytesIO(DATA)
     rng = np.random.default_rng(1)
     for _ in range(200):
         n, offset = int(rng.integers(0, 5000)), int(rng.integers(0, len(DATA) + 100))

@@ -3,8 +3,10 @@
 A medium is small and picklable where it names a file, so that decoding happens in a worker process.
 """
 
+import hashlib
 import io
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +30,10 @@ class Image:
 
         try:
             with PillowImage.open(_open(self.source)) as image:
-                grey = image.mode in ("1", "L", "I", "I;16", "F")
-                pixels = np.asarray(image.convert("L" if grey else "RGB"))
+                if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips at 255 instead of scaling
+                    pixels = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
+                else:
+                    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "F") else "RGB"))
         except Exception as e:  # Pillow's decoders raise nearly anything on a damaged file
             raise MediaError(f"{_name(self.source)} does not decode as an image: {e}") from e
         return pixels if pixels.ndim == 3 else pixels[:, :, None]
@@ -58,11 +62,12 @@ class Audio:
                 if self.start:
                     f.seek(min(round(self.start * native), f.frames))
                 frames = -1 if self.duration is None else round(self.duration * native)
-                wave = f.read(frames, dtype="float32", always_2d=True).mean(axis=1)
+                channels = f.read(frames, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, OSError, RuntimeError) as e:
             raise MediaError(f"{_name(self.source)} does not decode as audio: {e}") from e
-        if not wave.size:
+        if not channels.size:
             raise MediaError(f"{_name(self.source)} holds no audio from {self.start:g} s")
+        wave = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
         return resample(wave, native, sample_rate)
 
 
@@ -77,6 +82,32 @@ def resample(wave: Float32[np.ndarray, " T"], source: int, target: int) -> Float
     import soxr
 
     return soxr.resample(wave, source, target, quality="HQ").astype(np.float32, copy=False)
+
+
+def content_hash(raw: Float32[np.ndarray, " T"] | UInt8[np.ndarray, "H W C"]) -> int:
+    """64 bits of decoded media, never 0: equal for equal samples or pixels, whatever file they came in."""
+    h = hashlib.blake2b(f"{raw.dtype.str}{raw.shape}".encode(), digest_size=8)
+    h.update(np.ascontiguousarray(raw).data)
+    return int.from_bytes(h.digest(), "little") or 1
+
+
+def decoder_versions(modality: str) -> dict[str, str]:
+    """Of the libraries that decode and resample "audio" or "image": another version may give other samples."""
+    if modality == "image":
+        return {"pillow": _version("PIL", "__version__")}
+    return {
+        "libsndfile": _version("soundfile", "__libsndfile_version__"),
+        "soundfile": _version("soundfile", "__version__"),
+        "soxr": _version("soxr", "__version__"),
+        "libsoxr": _version("soxr", "__libsoxr_version__"),
+    }
+
+
+def _version(module: str, attribute: str) -> str:
+    try:
+        return str(getattr(import_module(module), attribute))
+    except (ImportError, AttributeError, OSError):  # OSError: the C library under it does not load
+        return "absent"  # then nothing of it can be decoded, or it is of a version from before the attribute
 
 
 def _open(source: Path | bytes) -> Path | io.BytesIO:

@@ -1,0 +1,247 @@
+"""From prepared examples to encoded batches: how large a batch is, how it is put together, what a full memory means."""
+
+import gc
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Int64, UInt64
+
+from benchkit.errors import BenchkitError, PluginError
+from benchkit.features.pool import Prepared
+from benchkit.interfaces import Backbone, Encoded
+from benchkit.progress import Progress
+
+START = 32
+MOST = 1024
+MOST_BYTES = 1 << 28
+"""Of one batch of preprocessed examples."""
+WORTH = 1.05
+"""A larger batch must be this much faster for each example, or growth ends."""
+TRIES = 2
+"""Batches timed at each size; the best counts, because the first one warms up kernels and allocators."""
+
+T = TypeVar("T")
+
+
+@dataclass
+class Sizer:
+    """How many examples the next batch should have.
+
+    grows: doubles while that is faster for each example. Otherwise the size stays as it is, so that two runs make the
+    same batches; either way `shrink` halves it for good.
+    """
+
+    size: int = START
+    grows: bool = False
+    limit: int = MOST
+    """No batch larger than this fits into memory, as far as was found out."""
+    _times: list[float] = field(default_factory=list)
+    _previous: tuple[int, float] | None = None
+
+    @staticmethod
+    def of(batch_size: int | None, device: str) -> "Sizer":
+        """Automatic sizes grow on an accelerator only: a CPU is as fast with few, and then gives the same sums."""
+        if batch_size is not None:
+            return Sizer(max(1, batch_size), limit=max(1, batch_size))
+        return Sizer(grows=not device.startswith("cpu"))
+
+    def took(self, n: int, n_bytes: int, seconds: float) -> None:
+        """A batch of n examples, n_bytes large, was encoded in this time."""
+        if not self.grows or n != self.size:
+            return
+        self._times.append(seconds)
+        if len(self._times) < TRIES:
+            return
+        rate = n / max(min(self._times), 1e-9)
+        self._times = []
+        if self._previous and rate < WORTH * self._previous[1]:
+            self.size, self.grows = self._previous[0], False
+        elif 2 * n > MOST or 2 * n_bytes > MOST_BYTES:
+            self.grows = False
+        else:
+            self._previous, self.size = (n, rate), 2 * n
+
+    def shrink(self, n: int) -> None:
+        """A batch of n examples did not fit into memory."""
+        self.limit, self.grows = max(1, n // 2), False
+        self.size = min(self.size, self.limit)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """array: [B, ...] of the examples that decode. bad: those that do not."""
+
+    rows: Int64[np.ndarray, " B"]
+    media: UInt64[np.ndarray, " B"]
+    array: np.ndarray | None
+    bad: tuple[Prepared, ...] = ()
+
+
+def assemble(prepared: Iterable[Prepared], sizer: Sizer) -> Iterator[Batch]:
+    """Batches in the order of the examples; the last may be smaller.
+
+    Raises PluginError where `preprocess` gives arrays of different shapes.
+    """
+    good: list[Prepared] = []
+    bad: list[Prepared] = []
+    first: Prepared | None = None
+    for one in prepared:
+        if one.array is None:
+            bad.append(one)
+        else:
+            first = first or one
+            assert first.array is not None
+            if (one.array.shape, one.array.dtype) != (first.array.shape, first.array.dtype):
+                raise PluginError(
+                    f"preprocess must give one shape: '{first.id}' became {first.array.dtype} {first.array.shape}, "
+                    f"and '{one.id}' became {one.array.dtype} {one.array.shape}"
+                )
+            good.append(one)
+        if len(good) >= sizer.size or len(bad) >= sizer.size:
+            yield _batch(good, bad)
+            good, bad = [], []
+    if good or bad:
+        yield _batch(good, bad)
+
+
+def _batch(good: list[Prepared], bad: list[Prepared]) -> Batch:
+    rows = np.array([p.row for p in good], np.int64)
+    media = np.array([p.media for p in good], np.uint64)
+    return Batch(rows, media, np.stack([p.array for p in good if p.array is not None]) if good else None, tuple(bad))
+
+
+@dataclass
+class _Raised:
+    error: BaseException
+
+
+class _End:
+    pass
+
+
+@contextmanager
+def ahead(items: Iterable[T], depth: int, cancel: Callable[[], None]) -> Iterator[Iterator[T]]:
+    """The same items, made in a thread, up to `depth` of them before they are asked for.
+
+    cancel: called on the way out; it must make the thread's `items` end where it waits for something.
+    """
+    made: queue.Queue[T | _Raised | _End] = queue.Queue(maxsize=depth)
+    stop = threading.Event()
+
+    def put(item: T | _Raised | _End) -> None:
+        while not stop.is_set():
+            try:
+                return made.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+
+    def run() -> None:
+        try:
+            for item in items:
+                put(item)
+                if stop.is_set():
+                    return
+            put(_End())
+        except BaseException as e:  # noqa: BLE001 - it is raised where the items are taken
+            put(_Raised(e))
+
+    def take() -> Iterator[T]:
+        while not isinstance(item := made.get(), _End):
+            if isinstance(item, _Raised):
+                raise item.error
+            yield item
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        yield take()
+    finally:
+        stop.set()
+        cancel()
+        thread.join()
+
+
+@dataclass(frozen=True)
+class Part:
+    """Encoded rows: a batch, or a part of one that had to be halved."""
+
+    rows: Int64[np.ndarray, " B"]
+    media: UInt64[np.ndarray, " B"]
+    encoded: Encoded
+
+
+def encode(
+    backbone: Backbone, batch: Batch, sizer: Sizer, device: str, progress: Progress, *, tokens: bool
+) -> Iterator[Part]:
+    """Encodes a batch; where memory does not suffice, halves it until it does, and tells the sizer.
+
+    Raises BenchkitError where not even one example fits, PluginError where the backbone breaks its contract.
+    """
+    if batch.array is None:
+        return
+    at, step = 0, min(len(batch.rows), sizer.limit)
+    while at < len(batch.rows):
+        part = slice(at, at + step)
+        array = batch.array[part]
+        began = time.perf_counter()
+        try:
+            encoded = backbone.encode(array, tokens=tokens)
+        except Exception as e:
+            if not is_out_of_memory(e):
+                raise
+            if len(array) == 1:
+                raise BenchkitError(
+                    f"{type(backbone).__name__} needs more memory than '{device}' has even for one example: {e}"
+                ) from e
+            why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        else:
+            sizer.took(len(array), array.nbytes, time.perf_counter() - began)
+            _check(backbone, encoded, len(array), tokens)
+            yield Part(batch.rows[part], batch.media[part], encoded)
+            at += step
+            continue
+        # Outside of the except clause: there, the exception's frames still hold what filled the memory.
+        sizer.shrink(len(array))
+        step = sizer.limit
+        _free(device)
+        progress.note(f"a batch of {len(array)} did not fit into the memory of '{device}' ({why}); now {sizer.size}")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Of Python, numpy, torch (on a CPU or a GPU), JAX or onnxruntime."""
+    if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
+        return True
+    said = ("out of memory", "can't allocate memory", "RESOURCE_EXHAUSTED", "Failed to allocate memory")
+    return isinstance(error, RuntimeError) and any(s in str(error) for s in said)
+
+
+def _free(device: str) -> None:
+    gc.collect()
+    if device.startswith("cuda") and "torch" in sys.modules:
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def _check(backbone: Backbone, encoded: Encoded, n: int, tokens: bool) -> None:
+    name = f"{type(backbone).__name__}.encode"
+    pooled = encoded.pooled
+    if pooled.shape != (n, backbone.dim) or pooled.dtype != np.float32:
+        raise PluginError(
+            f"{name} gave pooled {pooled.dtype} {pooled.shape} for {n} examples, not float32 {(n, backbone.dim)}"
+        )
+    if tokens:
+        found = encoded.tokens
+        if found is None:
+            raise BenchkitError(
+                f"{type(backbone).__name__} has no tokens: choose a classifier that takes pooled features"
+            )
+        if found.ndim != 3 or len(found) != n or found.dtype != np.float32:
+            raise PluginError(
+                f"{name} gave tokens {found.dtype} {found.shape} for {n} examples, not float32 ({n}, T, D)"
+            )

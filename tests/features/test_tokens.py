@@ -1,0 +1,116 @@
+"""Tokens: in a scratch file, or past once."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+from feature_samples import Bands, BandsParams, FolderParams, Gradients, Pixels, Recordings, encoded
+
+from benchkit.errors import BenchkitError, MediaError, StoreError
+from benchkit.features import Options, extract, extract_tokens, ls, stream_tokens
+from benchkit.interfaces import Encoded
+from benchkit.progress import Silent
+
+
+@pytest.fixture
+def task(recordings: Path) -> Recordings:
+    return Recordings(FolderParams(str(recordings)))
+
+
+@pytest.fixture
+def expected(task: Recordings) -> np.ndarray:
+    """[60, T, D] by a plain loop."""
+    backbone = Bands()
+    arrays = [backbone.preprocess(e.media.load(8000)) for e in task.examples("test", range(60))]
+    backbone.setup("cpu")
+    tokens = backbone.encode(np.stack(arrays), tokens=True).tokens
+    assert tokens is not None
+    return tokens
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_tokens_of_training_rows_are_those_of_a_plain_loop(
+    task: Recordings, expected: np.ndarray, tmp_path: Path, workers: int
+) -> None:
+    options = Options(tmp_path / "cache", workers=workers, batch_size=7, scratch=tmp_path)
+    rows = np.array([40, 2, 3, 59, 2])
+    tokens = extract_tokens(task, Bands(), "test", rows, options, Silent())
+    assert tokens.rows.tolist() == [2, 3, 40, 59]
+    assert tokens.values.shape == (4, 8, 16)
+    np.testing.assert_array_equal(tokens.values, expected[[2, 3, 40, 59]])
+    assert not tokens.values.flags.writeable
+    assert tokens.model_fingerprint == "w1"
+    assert tokens.hashes.all()
+    assert list(tmp_path.iterdir()) == [], "the scratch file has no name, and without a key nothing is cached"
+
+
+def test_the_stream_passes_every_row_once(task: Recordings, expected: np.ndarray, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    options = Options(tmp_path / "cache", workers=0, batch_size=7)
+    batches = list(stream_tokens(task, Bands(BandsParams(log=str(log))), "test", np.arange(60), options, Silent()))
+    assert np.concatenate([b.rows for b in batches]).tolist() == list(range(60))
+    np.testing.assert_array_equal(np.concatenate([b.encoded.tokens for b in batches]), expected)
+    assert encoded(log) == 60
+    assert not (tmp_path / "cache").exists()
+
+
+def test_the_pooled_features_of_a_token_pass_go_to_the_cache(task: Recordings, tmp_path: Path) -> None:
+    log, rows, key = tmp_path / "log", np.arange(60), {"data": "d1"}
+    options = Options(tmp_path / "cache", workers=0, batch_size=7)
+    backbone = Bands(BandsParams(log=str(log)))
+    before = extract(task, backbone, "test", np.array([1, 9]), key, options, Silent())
+    stream = stream_tokens(task, backbone, "test", rows, options, Silent(), key)
+    pooled = np.concatenate([b.encoded.pooled for b in stream])
+    assert encoded(log) == 62
+    after = extract(task, backbone, "test", rows, key, options, Silent())
+    assert encoded(log) == 62, "the pass filled the cache"
+    np.testing.assert_array_equal(after.pooled, pooled)
+    np.testing.assert_array_equal(after.hashes[[1, 9]], before.hashes[[1, 9]])
+    assert len(ls(tmp_path / "cache")) == 1
+
+
+def test_a_stream_that_is_left_early_gives_the_lock_back(task: Recordings, tmp_path: Path) -> None:
+    key, options = {"data": "d1"}, Options(tmp_path / "cache", workers=2, batch_size=7)
+    stream = stream_tokens(task, Bands(), "test", np.arange(60), options, Silent(), key)
+    next(stream)
+    del stream
+    assert extract(task, Bands(), "test", np.arange(60), key, options, Silent()).hashes.all()
+
+
+def test_rows_that_do_not_decode_are_left_out_of_tokens(task: Recordings, expected: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "damaged"
+    folder.mkdir()
+    for path in sorted(Path(task.params.root).iterdir())[:10]:
+        os.link(path, folder / path.name)
+    (folder / "003.ogg").unlink()
+    (folder / "003.ogg").write_bytes(b"nothing")
+    damaged, rows = Recordings(FolderParams(str(folder))), np.arange(10)
+    with pytest.raises(MediaError, match="1 of 10 examples"):
+        extract_tokens(damaged, Bands(), "test", rows, Options(tmp_path / "cache", workers=0), Silent())
+    options = Options(tmp_path / "cache", workers=0, skip_bad=1)
+    tokens = extract_tokens(damaged, Bands(), "test", rows, options, Silent())
+    assert tokens.rows.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    assert list(tokens.skipped) == [3]
+    np.testing.assert_array_equal(tokens.values, expected[tokens.rows])
+
+
+def test_a_backbone_without_tokens_is_one_clear_line(tmp_path: Path) -> None:
+    class Plain(Pixels):
+        def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+            return Encoded(batch)
+
+    with pytest.raises(BenchkitError, match="Plain has no tokens"):
+        extract_tokens(Gradients(), Plain(), "test", np.arange(3), Options(tmp_path, workers=0), Silent())
+
+
+def test_a_scratch_folder_that_is_not_there_is_named(task: Recordings, tmp_path: Path) -> None:
+    options = Options(tmp_path / "cache", workers=0, scratch=tmp_path / "gone")
+    with pytest.raises(StoreError, match=r"cannot keep tokens in '.*/gone': No such file or directory.*TMPDIR"):
+        extract_tokens(task, Bands(), "test", np.arange(3), options, Silent())
+
+
+def test_tokens_of_no_rows_are_none(task: Recordings, tmp_path: Path) -> None:
+    tokens = extract_tokens(task, Bands(), "test", np.array([], np.int64), Options(tmp_path, workers=0), Silent())
+    assert tokens.values.shape == (0, 0, 0)
+    assert tokens.rows.tolist() == []

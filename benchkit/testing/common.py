@@ -52,6 +52,14 @@ def frozen(x: np.ndarray) -> np.ndarray:
     return x
 
 
+def unharmed(function: Callable[..., Any], x: np.ndarray, *others: Any, **options: Any) -> Any:
+    """What `function` makes of `x`, which it must leave as it was (torch writes even to an array that is read-only)."""
+    before = x.copy()
+    made = function(x, *others, **options)
+    expect(np.array_equal(before, x), f"{getattr(function, '__name__', 'a call')} modifies what it is given")
+    return made
+
+
 def disturb_global_generators() -> None:
     """Moves on the generators that nobody may rely on."""
     random.random()

@@ -15,6 +15,7 @@ from benchkit.testing.common import (
     expect_same,
     frozen,
     run_all,
+    unharmed,
 )
 
 
@@ -39,7 +40,7 @@ class ScorerSuite(Suite):
         k = scorer.n_prototypes
         expect(isinstance(k, int) and k > 0, f"n_prototypes is {k!r}, and must be a whole number above 0")
         for n in (1, 33):
-            expect_array(scorer(self.vectors(n)), (n, k), f"scores of {n} vectors")
+            expect_array(unharmed(scorer, self.vectors(n)), (n, k), f"scores of {n} vectors")
 
     def test_scores_tell_vectors_apart(self) -> None:
         scores = self.fitted(self.vectors(64))

@@ -178,6 +178,12 @@ class WritesToItsInput(Right):
         return super().preprocess(raw)
 
 
+class WritesToTheBatch(Right):
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        batch -= batch.mean(axis=1, keepdims=True)
+        return super().encode(batch, tokens=tokens)
+
+
 class DoublePrecision(Right):
     def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
         return encoded(super().encode(batch).pooled.astype(np.float64))
@@ -294,7 +300,8 @@ BROKEN: list[tuple[type[Backbone], str, str]] = [
     (FailsWhenShort, "preprocess_gives_one_shape_and_type_for_whatever_comes", "window longer than the signal"),
     (DividesBySilence, "preprocess_gives_one_shape_and_type_for_whatever_comes", "NaN or infinity for silence"),
     (Augments, "preprocess_is_deterministic", "preprocessed twice: they differ"),
-    (WritesToItsInput, "preprocess_is_deterministic", "read-only"),
+    (WritesToItsInput, "preprocess_is_deterministic", "preprocess modifies what it is given"),
+    (WritesToTheBatch, "a_batch_of_one_gives_the_same_features", "encode modifies what it is given"),
     (DoublePrecision, "features_have_the_declared_shape_and_type", "must be float32, and is float64"),
     (WrongDim, "features_have_the_declared_shape_and_type", "must be of shape [4, 7], and is [4, 6]"),
     (NaNs, "features_have_the_declared_shape_and_type", "holds NaN or infinity"),

@@ -190,6 +190,16 @@ class WritesToItsInput(Right):
         return super().fit(features, *args, **options)
 
 
+class WritesThroughTorch(Right):
+    """torch shares the memory of an array and does not know that it is read-only."""
+
+    def fit(self, features: np.ndarray, *args: Any, **options: Any) -> Fitted:
+        import torch
+
+        torch.from_numpy(features).sub_(1)
+        return super().fit(features, *args, **options)
+
+
 class WritesWhenScoring(Right):
     class Wrong(Means):
         def scores(self, x: np.ndarray) -> np.ndarray:
@@ -222,6 +232,7 @@ BROKEN: list[tuple[type[Classifier], str, str]] = [
     (LabelsNotScores, SHAPE, "must be of shape [80, 4], and is [80]"),
     (DoublePrecision, SHAPE, "must be float32, and is float64"),
     (WritesToItsInput, SHAPE, "read-only"),
+    (WritesThroughTorch, SHAPE, "fit modifies the features or labels it is given"),
     (WritesWhenScoring, SHAPE, "read-only"),
     (Negated, "it_learns_classes_that_are_far_apart", "accuracy is 0.00, below 0.9"),
     (Standardises, "constant_dimensions_do_no_harm", "holds NaN or infinity"),
@@ -238,6 +249,7 @@ BROKEN: list[tuple[type[Classifier], str, str]] = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
 @pytest.mark.parametrize(("cls", "check", "words"), BROKEN, ids=[cls.__name__ for cls, *_ in BROKEN])
 def test_each_broken_classifier_is_caught(cls: type[Classifier], check: str, words: str) -> None:
     suite = type("Suite", (ClassifierSuite,), {"classifier": cls})

@@ -1,0 +1,132 @@
+"""benchkit plugins, tasks, models, classifiers, scorers: what is installed, and how each is written in a spec."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from benchkit.description import Description
+    from benchkit.spec import Kind
+
+Name = Annotated[str | None, typer.Argument(help="Only this one, in full.")]
+Params = Annotated[bool, typer.Option("--params", help="Every parameter with type, default, range and meaning.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def register(app: typer.Typer) -> None:
+    for command in (plugins, tasks, models, classifiers, scorers):
+        app.command(command.__name__)(command)
+
+
+def plugins(json: Json = False) -> None:
+    """Lists every installed plugin, what it provides and, where it failed to load, why."""
+    from benchkit.plugins import discover
+    from benchkit.tables import Screen, emit, text_table
+
+    found = discover().plugins
+    if json:
+        from dataclasses import asdict
+        from json import dumps
+
+        emit(dumps([asdict(p) for p in found], indent=2))
+        return
+    rows = [
+        (
+            p.name, p.dist, p.version, f"{p.seconds * 1000:.0f} ms",
+            "; ".join(f"{kind}s: {', '.join(sorted(of))}" for kind, of in p.provides.items() if of) or "nothing"
+            if p.error is None
+            else f"failed: {p.error}",
+        )
+        for p in found
+    ]  # fmt: skip
+    bold = {(i, 4) for i, p in enumerate(found) if p.error}
+    header = ("plugin", "distribution", "version", "loaded in", "provides")
+    emit(text_table([header], rows, right=(3,), bold=bold, screen=Screen.of(sys.stdout)))
+
+
+def tasks(name: Name = None, params: Params = False, json: Json = False) -> None:
+    """Lists tasks, their parameters and where they come from."""
+    _list("task", name, params, json)
+
+
+def models(name: Name = None, params: Params = False, json: Json = False) -> None:
+    """Lists backbones, their checkpoints, parameters and where they come from."""
+    _list("model", name, params, json)
+
+
+def classifiers(name: Name = None, params: Params = False, json: Json = False) -> None:
+    """Lists classifiers (probes), their parameters and where they come from."""
+    _list("classifier", name, params, json)
+
+
+def scorers(name: Name = None, params: Params = False, json: Json = False) -> None:
+    """Lists prototype scorers, their parameters and where they come from."""
+    _list("scorer", name, params, json)
+
+
+def _list(kind: "Kind", name: str | None, params: bool, json: bool) -> None:
+    from benchkit.description import as_record, describe
+    from benchkit.plugins import discover
+    from benchkit.spec import RawSpec
+    from benchkit.tables import Screen, emit
+
+    catalog = discover()
+    if name:
+        raw = RawSpec.parse(name)
+        found = [describe(catalog.find(kind, raw.name, raw.dist))]
+    else:
+        found = [describe(provided) for provided in catalog.provided(kind)]
+        if broken := [p.name for p in catalog.plugins if p.error]:
+            print(
+                f"{len(broken)} plugin(s) failed to load ({', '.join(broken)}): see benchkit plugins", file=sys.stderr
+            )
+    screen = Screen.of(sys.stdout)
+    if json:
+        from json import dumps
+
+        emit(dumps([as_record(d) for d in found], indent=2))
+    elif name or params:
+        emit("\n\n".join(_in_full(d, screen) for d in found))
+    else:
+        emit(_overview(found, screen))
+
+
+def _overview(found: "list[Description]", screen: Any) -> str:
+    from benchkit.tables import text_table
+
+    checkpoints = any(d.checkpoints for d in found)
+    header = ["name", "summary", *(["checkpoints"] if checkpoints else []), "parameters", "distribution"]
+    rows = [
+        [
+            d.usage,
+            d.summary,
+            *([", ".join(d.checkpoints)] if checkpoints else []),
+            f"does not load: {d.error}" if d.error else ", ".join(p.brief for p in d.parameters),
+            f"{d.dist} {d.version}",
+        ]
+        for d in found
+    ]
+    bold = {(i, len(header) - 2) for i, d in enumerate(found) if d.error}
+    return text_table([header], rows, bold=bold, screen=screen)
+
+
+def _in_full(d: "Description", screen: Any) -> str:
+    from dataclasses import replace
+
+    from benchkit.tables import clean, text_table
+
+    lines = [screen.bold(clean(d.usage)), clean(f"  {d.summary}"), clean(f"  from {d.dist} {d.version}, {d.target}")]
+    lines += [clean(f"  {name}: {value}") for name, value in d.facts.items()]
+    if d.checkpoints:
+        lines.append(clean(f"  checkpoints: {', '.join(f'{d.spec}:{c}' for c in d.checkpoints)}"))
+    if d.error:
+        lines.append(clean(f"  does not load: {d.error}"))
+    elif not d.parameters:
+        lines.append("  no parameters")
+    else:
+        narrower = replace(screen, width=None if screen.width is None else screen.width - 2)
+        rows = [(p.name, p.type, p.default_text, p.range, p.help) for p in d.parameters]
+        grid = text_table([("parameter", "type", "default", "range", "meaning")], rows, screen=narrower)
+        lines += ["", *(f"  {line}" for line in grid.splitlines())]
+    return "\n".join(lines)

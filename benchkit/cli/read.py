@@ -1,0 +1,232 @@
+"""benchkit ls, show, table, sql, rm: what the registry holds."""
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from benchkit.store import Store
+    from benchkit.store.queries import Filters
+
+Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")]
+Task = Annotated[
+    list[str] | None, typer.Option(help="Only this task; a glob pattern like 'esc50*' will do. Repeatable.")
+]
+Model = Annotated[list[str] | None, typer.Option(help="Only this model, or a glob pattern. Repeatable.")]
+Classifier = Annotated[list[str] | None, typer.Option(help="Only this classifier, or a glob pattern. Repeatable.")]
+NTrain = Annotated[list[int] | None, typer.Option(help="Only this training size; -1 is all. Repeatable.")]
+Seed = Annotated[list[int] | None, typer.Option(help="Only this seed. Repeatable.")]
+Json = Annotated[bool, typer.Option("--json", help="As JSON, every number in full.")]
+
+
+class TableFormat(StrEnum):
+    text = "text"
+    markdown = "markdown"
+    latex = "latex"
+    csv = "csv"
+    json = "json"
+
+
+class SqlFormat(StrEnum):
+    text = "text"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+def register(app: typer.Typer) -> None:
+    for command in (ls, show, table, sql, rm):
+        app.command(command.__name__)(command)
+
+
+def ls(
+    task: Task = None,
+    model: Model = None,
+    classifier: Classifier = None,
+    n_train: NTrain = None,
+    seed: Seed = None,
+    limit: Annotated[int, typer.Option(min=0, help="How many at most; 0 is all.")] = 20,
+    history: Annotated[bool, typer.Option("--all", help="Superseded runs too, with their number in brackets.")] = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Lists runs, the newest first."""
+    from benchkit.store import open_store, queries
+    from benchkit.tables import Screen, emit, runs_table
+
+    filters = _filters(task, model, classifier, n_train, seed, history)
+    with open_store(db, create=False) as store:
+        runs = queries.recent(store, filters, limit)
+        more = queries.count(store, filters) - len(runs) if limit and len(runs) == limit else 0
+        if not runs:
+            _note(queries.nothing_matches(store, filters))
+    if json:
+        from json import dumps
+
+        emit(dumps([r._asdict() for r in runs], indent=2))
+    elif runs:
+        emit(runs_table(runs, Screen.of(sys.stdout)))
+    if more:
+        _note(f"{more:,} more: --limit 0 lists all")
+
+
+def show(
+    run: Annotated[str, typer.Argument(help="A run's number, the beginning of its uuid, or 'last'.")],
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With the details of every check.")] = False,
+    classes: Annotated[bool, typer.Option("--classes", help="Every class, not the worst and best alone.")] = False,
+    json: Json = False,
+    db: Db = None,
+) -> None:
+    """Shows everything about one run."""
+    from benchkit.cli.show import as_json, as_text
+    from benchkit.store import open_store, queries
+    from benchkit.tables import Screen, emit
+
+    with open_store(db, create=False) as store:
+        stored = queries.load(store, queries.find_run(store, run))
+        if json:
+            emit(as_json(stored, store.side))
+        else:
+            emit(as_text(stored, store.side, Screen.of(sys.stdout), verbose=verbose, classes=classes))
+
+
+def table(
+    rows: Annotated[
+        str | None,
+        typer.Option(help="What goes down, of task, model, classifier, n_train, seed (default: model,classifier)."),
+    ] = None,
+    cols: Annotated[str | None, typer.Option(help="What goes across (default: task).")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="What is shown (default: each task's primary metric). Repeatable.")
+    ] = None,
+    task: Task = None,
+    model: Model = None,
+    classifier: Classifier = None,
+    n_train: NTrain = None,
+    seed: Seed = None,
+    format: Annotated[TableFormat, typer.Option(help="How to write it.")] = TableFormat.text,
+    intervals: Annotated[bool, typer.Option(help="Show intervals; over several seeds, standard deviations.")] = True,
+    chance: Annotated[bool, typer.Option(help="Show what a constant scorer gets, below.")] = True,
+    digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
+    db: Db = None,
+) -> None:
+    """Prints a table of results, seeds averaged, the best marked.
+
+    A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
+    """
+    from benchkit.pivot import render
+    from benchkit.results import Results
+    from benchkit.tables import Screen, emit
+
+    chosen = _filters(task, model, classifier, n_train, seed)
+    with Results(db) as results:
+        made = results.pivot(_listed(rows), _listed(cols), metric or (), **vars(chosen))
+        if not made.cells:
+            _note(_why_empty(results.store, chosen, metric or []))
+        elif made.added:
+            several = " and ".join(made.added)
+            _note(f"{several} differ{'s' if len(made.added) == 1 else ''} among these runs, and so is in the table too")
+    if made.cells or format in (TableFormat.csv, TableFormat.json):
+        screen = Screen.of(sys.stdout)
+        emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))
+
+
+def sql(
+    query: Annotated[str, typer.Argument(help='One SELECT, as in "SELECT * FROM results" (docs/schema.md).')],
+    format: Annotated[SqlFormat, typer.Option(help="How to write the answer.")] = SqlFormat.text,
+    db: Db = None,
+) -> None:
+    """Asks the registry in SQL. It cannot change anything."""
+    from benchkit.cli.answer import write
+    from benchkit.store import open_store
+    from benchkit.store.readonly import ask
+
+    with open_store(db, create=False) as store, ask(store, query) as answer:
+        write(answer, format.value)
+
+
+def rm(
+    runs: Annotated[list[str] | None, typer.Argument(help="Runs, as `benchkit show` takes them.")] = None,
+    task: Task = None,
+    model: Model = None,
+    classifier: Classifier = None,
+    n_train: NTrain = None,
+    seed: Seed = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    db: Db = None,
+) -> None:
+    """Removes runs and their predictions: those that are named, or all that match the filters, superseded ones too.
+
+    It shows them and asks first. Where a cell loses its current run, the newest that is left takes its place.
+    """
+    from benchkit.errors import BenchkitError
+    from benchkit.store import open_store, queries
+    from benchkit.store.remove import remove
+    from benchkit.tables import Screen, emit, runs_table
+
+    filters = _filters(task, model, classifier, n_train, seed, history=True)
+    if bool(runs) == filters.narrow:
+        raise BenchkitError(
+            "name either runs, as in `benchkit rm 12 13`, or filters, as in `benchkit rm --task 'old*'`"
+        )
+    if not yes and not sys.stdin.isatty():
+        raise BenchkitError("there is nobody to ask, so nothing was removed: --yes removes without asking")
+    with open_store(db, create=False) as store:
+        if runs:
+            doomed = queries.runs_by_number(store, sorted({queries.find_run(store, run) for run in runs}))
+        else:
+            doomed = queries.recent(store, filters)
+        if not doomed:
+            raise BenchkitError(f"nothing was removed: {queries.nothing_matches(store, filters)}")
+        if not yes:
+            emit(runs_table(doomed, Screen.of(sys.stdout)))
+            what = "this run" if len(doomed) == 1 else f"these {len(doomed):,} runs"
+            if not typer.confirm(f"Remove {what} with all predictions, for good?", err=True):
+                raise BenchkitError("nothing was removed")
+        gone = remove(store, [r.run for r in doomed])
+    promoted = f"; superseded runs that are current now: {gone.promoted:,}" if gone.promoted else ""
+    emit(f"removed: {gone.runs:,} {'run' if gone.runs == 1 else 'runs'}, files: {gone.files:,}{promoted}")
+    if gone.left:
+        raise BenchkitError(f"{len(gone.left)} of their files could not be deleted, the first of them '{gone.left[0]}'")
+
+
+def _filters(
+    task: list[str] | None,
+    model: list[str] | None,
+    classifier: list[str] | None,
+    n_train: list[int] | None,
+    seed: list[int] | None,
+    history: bool = False,
+) -> "Filters":
+    from benchkit.store.queries import Filters
+
+    return Filters(
+        task=tuple(task or ()),
+        model=tuple(model or ()),
+        classifier=tuple(classifier or ()),
+        n_train=tuple(n_train or ()),
+        seed=tuple(seed or ()),
+        history=history,
+    )
+
+
+def _listed(names: str | None) -> list[str] | None:
+    return None if names is None else [name for name in names.replace(" ", ",").split(",") if name]
+
+
+def _why_empty(store: "Store", filters: "Filters", metrics: list[str]) -> str:
+    from benchkit.errors import did_you_mean
+    from benchkit.store import queries
+
+    if metrics and queries.count(store, filters):
+        known = queries.metric_names(store)
+        return f"none of these runs has the metric '{metrics[0]}'{did_you_mean(metrics[0], known)} ({', '.join(known)})"
+    return queries.nothing_matches(store, filters)
+
+
+def _note(line: str) -> None:
+    """On stderr: what a program reads from stdout is the answer alone."""
+    print(line, file=sys.stderr)

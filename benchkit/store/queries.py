@@ -1,0 +1,282 @@
+"""What the reading commands ask the store: each question one statement over sets, none a loop over runs.
+
+The index `runs_table` holds every column that `table` and the filters of `ls` look at: both
+are answered from it alone, without touching the wide rows.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from benchkit.errors import StoreError, did_you_mean
+from benchkit.report import Cell, Report
+from benchkit.store.database import Store, errors
+from benchkit.store.reports import load_reports
+
+NAMES = ("task", "model", "classifier")
+NUMBERS = ("n_train", "seed")
+SHORTEST_UUID = 4
+"""Characters that the beginning of a uuid must have to name a run."""
+
+
+@dataclass(frozen=True)
+class Filters:
+    """Which runs: those that match one of the values in every column that has any.
+
+    task, model, classifier: canonical strings, or glob patterns (`bird-mae*`, `digit?`) over them.
+    history: superseded reports too, not only each cell's current one.
+    """
+
+    task: tuple[str, ...] = ()
+    model: tuple[str, ...] = ()
+    classifier: tuple[str, ...] = ()
+    n_train: tuple[int, ...] = ()
+    seed: tuple[int, ...] = ()
+    history: bool = False
+
+    @property
+    def narrow(self) -> bool:
+        """Whether anything but `history` is asked for."""
+        return any(getattr(self, column) for column in (*NAMES, *NUMBERS))
+
+    def where(self) -> tuple[str, list[Any]]:
+        """As an SQL condition on `runs`, and its parameters."""
+        clauses: list[str] = ["1"] if self.history else ["current"]
+        values: list[Any] = []
+        for column in NAMES:
+            if patterns := getattr(self, column):
+                tests = (f"runs.{column} {'GLOB' if _is_glob(p) else '='} ?" for p in patterns)
+                clauses.append(f"({' OR '.join(tests)})")
+                values += patterns
+        for column in NUMBERS:
+            if numbers := getattr(self, column):
+                clauses.append(f"runs.{column} IN ({', '.join('?' * len(numbers))})")
+                values += numbers
+        return " AND ".join(clauses), values
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(c in pattern for c in "*?[")
+
+
+# ------------------------------------------------------------------------------------------------------------------- ls
+
+
+class RunRow(NamedTuple):
+    """One run as `ls` shows it. marks: "check:status" of every check that is not ok."""
+
+    run: int
+    uuid: str
+    task: str
+    model: str
+    classifier: str
+    n_train: int
+    seed: int
+    current: bool
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    chance: float
+    marks: tuple[str, ...]
+    n_test: int
+    finished_at: str
+    wall_s: float
+    host: str
+    device: str
+    git_commit: str | None
+
+
+_RUN_ROW = """
+SELECT runs.id, uuid, task, model, classifier, n_train, seed, current, metric, value, low, high, chance,
+       marks, n_test, finished_at, wall_s, host, device, git_commit
+FROM runs JOIN environments ON environments.id = environment_id
+WHERE runs.id IN ({ids}) ORDER BY finished_at DESC, runs.id DESC
+"""
+
+
+def recent(store: Store, filters: Filters, limit: int = 0) -> list[RunRow]:
+    """The runs that match, the newest first. limit: how many at most; 0 is all."""
+    where, values = filters.where()
+    index = "INDEXED BY runs_table" if filters.narrow else ""
+    ids = f"SELECT id FROM runs {index} WHERE {where} ORDER BY finished_at DESC, id DESC LIMIT ?"
+    return _run_rows(store, ids, [*values, limit or -1])
+
+
+def runs_by_number(store: Store, numbers: Sequence[int]) -> list[RunRow]:
+    """These runs, the newest first."""
+    return _run_rows(store, "SELECT value FROM json_each(?)", [json.dumps(list(numbers))])
+
+
+def _run_rows(store: Store, ids: str, values: list[Any]) -> list[RunRow]:
+    found = _all(store, _RUN_ROW.format(ids=ids), values)
+    return [RunRow._make((*r[:7], bool(r[7]), *r[8:13], tuple((r[13] or "").split()), *r[14:])) for r in found]
+
+
+def count(store: Store, filters: Filters) -> int:
+    """How many runs match."""
+    where, values = filters.where()
+    return _all(store, f"SELECT count(*) FROM runs INDEXED BY runs_table WHERE {where}", values)[0][0]
+
+
+def nothing_matches(store: Store, filters: Filters) -> str:
+    """Why `filters` match no run, in one line, with what the user may have meant."""
+    if not _all(store, "SELECT 1 FROM runs LIMIT 1"):
+        return f"registry '{store.path}' has no runs yet: `benchkit run` adds some"
+    for column in NAMES:
+        known = [r[0] for r in _all(store, f"SELECT DISTINCT {column} FROM runs INDEXED BY runs_table")]
+        for pattern in getattr(filters, column):
+            where, values = Filters(**{column: (pattern,)}, history=True).where()
+            if _all(store, f"SELECT 1 FROM runs INDEXED BY runs_table WHERE {where} LIMIT 1", values):
+                continue
+            if not _is_glob(pattern) and any(k.startswith(pattern) for k in known):
+                return f"no run has {column} '{pattern}'; '{pattern}*' matches some"
+            return f"no run has {column} '{pattern}'{did_you_mean(pattern, known)}"
+    return "no run matches all of these filters together"
+
+
+# ----------------------------------------------------------------------------------------------------------------- show
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A report as the store keeps it. history: every run of the same cell, this one too, the newest first."""
+
+    run: int
+    current: bool
+    ingested_at: str
+    report: Report
+    history: list[RunRow]
+
+
+def find_run(store: Store, text: str) -> int:
+    """The number of the run that `text` names: a number, "last" (or "latest"), or the beginning of a uuid.
+
+    Digits alone are always a number: a run that is gone must never turn into another one's uuid.
+    """
+    wanted = text.strip().lower()
+    if wanted in ("last", "latest"):
+        newest = _all(store, "SELECT id FROM runs ORDER BY finished_at DESC, id DESC LIMIT 1")
+        if not newest:
+            raise StoreError(f"registry '{store.path}' has no runs yet: `benchkit run` adds some")
+        return newest[0][0]
+    if wanted.isascii() and wanted.isdigit():
+        found = _all(store, "SELECT id, uuid FROM runs WHERE id = ?", [min(int(wanted), 2**63 - 1)])
+    elif len(wanted) >= SHORTEST_UUID:
+        beginning = "SELECT id, uuid FROM runs WHERE uuid >= ? AND uuid < ? ORDER BY uuid LIMIT 4"
+        found = _all(store, beginning, [wanted, wanted + "\uffff"])
+    else:
+        found = []
+    if not found:
+        raise StoreError(
+            f"there is no run '{text}' in registry '{store.path}': give a number (benchkit ls lists them), 'last', "
+            f"or at least {SHORTEST_UUID} characters of a uuid"
+        )
+    if len(found) > 1:
+        raise StoreError(f"run '{text}' may be {', '.join(f'{i} ({u})' for i, u in found)}: give more of the uuid")
+    return found[0][0]
+
+
+def load(store: Store, run: int) -> Stored:
+    """Everything that the store knows of one run. Raises StoreError where there is no such run."""
+    with errors(store.path), store.db.atomic():  # one state of the store for all of it
+        (report,) = load_reports(store, [run])
+        ((current, ingested_at),) = _all(store, "SELECT current, ingested_at FROM runs WHERE id = ?", [run])
+        same_cell = " AND ".join(f"{column} = ?" for column in Cell._fields)
+        ids = f"SELECT id FROM runs INDEXED BY runs_table WHERE {same_cell}"
+        return Stored(run, bool(current), ingested_at, report, _run_rows(store, ids, list(report.cell)))
+
+
+# ---------------------------------------------------------------------------------------------------------------- table
+
+
+class Entry(NamedTuple):
+    """One metric of one cell, over its seeds.
+
+    seed: None where several seeds are taken together. n: how many runs. value: their mean. sd: their sample standard
+    deviation, None for one run. low, high: the 95 % bootstrap interval, only of a single run. chance: what a constant
+    scorer gets (the mean over the runs), only for the primary metric. marks: (check, status) of every check that is
+    not ok in any of them.
+    """
+
+    task: str
+    model: str
+    classifier: str
+    n_train: int
+    seed: int | None
+    metric: str
+    n: int
+    value: float
+    sd: float | None
+    low: float | None
+    high: float | None
+    chance: float | None
+    marks: tuple[tuple[str, str], ...]
+
+
+def entries(
+    store: Store, filters: Filters = Filters(), metrics: Sequence[str] = (), *, each_seed: bool = False
+) -> list[Entry]:
+    """Current runs, grouped by cell without its seed (each_seed: with it).
+
+    metrics: names; the task's primary one where none is given.
+    """
+    where, values = filters.where()
+    cell = "model, classifier, task, n_train"  # in the order of the index, so that nothing needs sorting
+    seed = "seed" if each_seed else "NULL"
+    found: list[Any] = []
+    if not metrics:
+        key = f"{cell}, metric, seed" if each_seed else f"{cell}, metric"
+        found = _all(store, f"""
+            SELECT {cell}, {seed}, metric, count(*), avg(value), sum(value * value), low, high, avg(chance),
+                   group_concat(DISTINCT marks)
+            FROM runs INDEXED BY runs_table WHERE {where} GROUP BY {key}""", values)  # fmt: skip
+    for metric in dict.fromkeys(metrics):
+        key = f"{cell}, seed" if each_seed else cell
+        found += _all(store, f"""
+            SELECT {cell}, {seed}, m.name, count(*), avg(m.value), sum(m.value * m.value), m.low, m.high,
+                   avg(CASE WHEN m.name = metric THEN chance END), group_concat(DISTINCT marks)
+            FROM runs INDEXED BY runs_table CROSS JOIN metrics m ON m.run_id = runs.id
+            WHERE {where} AND m.name = ? GROUP BY {key}""", [*values, metric])  # fmt: skip
+    return [
+        Entry(
+            task, model, classifier, n_train, seed, metric, n, mean, _sd(n, mean, squares),
+            low if n == 1 else None, high if n == 1 else None, chance, _marks(marks),
+        )
+        for model, classifier, task, n_train, seed, metric, n, mean, squares, low, high, chance, marks in found
+    ]  # fmt: skip
+
+
+def _marks(text: str | None) -> tuple[tuple[str, str], ...]:
+    """The marks of several runs, each once: "chance:fail labels:warn,labels:warn"."""
+    if not text:
+        return ()
+    found = {mark for run in text.split(",") for mark in run.split(" ")}
+    return tuple((name, status) for name, _, status in (mark.rpartition(":") for mark in sorted(found)))
+
+
+def _sd(n: int, mean: float, squares: float) -> float | None:
+    """Of a sample, from its sums. What is left of equal numbers is rounding error: 0."""
+    if n < 2:
+        return None
+    variance = (squares - n * mean * mean) / (n - 1)
+    return math.sqrt(variance) if variance > 1e-14 * mean * mean else 0.0
+
+
+def metric_names(store: Store) -> list[str]:
+    """Every metric that some run has."""
+    return [r[0] for r in _all(store, "SELECT DISTINCT name FROM metrics ORDER BY name")]
+
+
+def _all(store: Store, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    with errors(store.path):
+        return store.db.execute_sql(sql, values).fetchall()
+
+
+def fetch(store: Store, sql: str, values: Sequence[Any] = ()) -> tuple[list[str], list[Any]]:
+    """The names of the columns, and all rows."""
+    with errors(store.path):
+        cursor = store.db.execute_sql(sql, values)
+        return [d[0] for d in cursor.description], cursor.fetchall()

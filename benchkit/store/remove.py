@@ -1,0 +1,65 @@
+"""Removing runs, with everything that belongs to them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchkit.store.database import Store
+
+_CHOSEN = "IN (SELECT value FROM json_each(?))"
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What is gone. promoted: superseded runs that are their cell's current one now. left: files that could not go."""
+
+    runs: int
+    promoted: int
+    files: int
+    left: tuple[Path, ...]
+
+
+def remove(store: Store, runs: Sequence[int]) -> Removed:
+    """Removes these runs from the store in one transaction, and then their files.
+
+    Where a cell loses its current run, the newest of those that are left takes its place. A process that dies between
+    the two leaves files that nothing names, never a run without its files.
+    """
+    chosen = [json.dumps(list(runs))]
+    with store.write():
+        cells = store.execute(
+            f"SELECT task, model, classifier, n_train, seed FROM runs WHERE current AND id {_CHOSEN}", chosen
+        ).fetchall()
+        paths = store.execute(
+            f"SELECT path FROM artifacts WHERE run_id {_CHOSEN} "
+            f"EXCEPT SELECT path FROM artifacts WHERE run_id NOT {_CHOSEN}",
+            chosen * 2,
+        ).fetchall()
+        gone = store.execute(f"DELETE FROM runs WHERE id {_CHOSEN}", chosen).rowcount
+        store.execute("DELETE FROM environments WHERE id NOT IN (SELECT environment_id FROM runs)")
+        promoted = sum(_promote(store, cell) for cell in cells)
+    files = [file for (path,) in paths if (file := store.side / path).exists()]
+    left = [file for file in files if not _unlink(store, file)]
+    return Removed(gone, promoted, len(files) - len(left), tuple(left))
+
+
+def _promote(store: Store, cell: tuple[object, ...]) -> int:
+    return store.execute(
+        """UPDATE runs SET current = 1 WHERE id = (
+            SELECT id FROM runs INDEXED BY runs_table
+            WHERE task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?
+            ORDER BY finished_at DESC, id DESC LIMIT 1)""",
+        cell,
+    ).rowcount
+
+
+def _unlink(store: Store, file: Path) -> bool:
+    """Whether the file is gone. One outside of the store's folder is never touched, whatever the registry names."""
+    if not file.resolve().is_relative_to(store.side.resolve()):
+        return False
+    try:
+        file.unlink(missing_ok=True)
+    except OSError:
+        return False
+    return True

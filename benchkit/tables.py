@@ -1,0 +1,242 @@
+"""Tables of strings as text, Markdown, LaTeX and CSV, for a terminal or a pipe.
+
+In a pipe nothing is coloured, folded or cut off. In a terminal long cells are folded to its width, and colour is left
+out where NO_COLOR (https://no-color.org) is set.
+"""
+
+import csv
+import io
+import os
+import shutil
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from benchkit.progress import clock
+
+if TYPE_CHECKING:
+    from benchkit.store.queries import RunRow
+
+Row = Sequence[str]
+GAP = "  "
+NARROWEST = 8
+"""Characters that folding leaves a column at least."""
+DIGITS = 3
+
+
+@dataclass(frozen=True)
+class Screen:
+    """Where text goes. width: of the terminal, in characters; None is no terminal, so no limit."""
+
+    width: int | None = None
+    color: bool = False
+
+    @staticmethod
+    def of(stream: TextIO) -> "Screen":
+        if not stream.isatty():
+            return Screen()
+        plain = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+        return Screen(shutil.get_terminal_size().columns, not plain)
+
+    def bold(self, text: str) -> str:
+        return f"\033[1m{text}\033[0m" if self.color else text
+
+    def bad(self, text: str) -> str:
+        return f"\033[31m{text}\033[0m" if self.color else text
+
+
+def emit(text: str) -> None:
+    """Prints a line; a character that the output's encoding lacks becomes a question mark, not an error."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
+
+
+# -------------------------------------------------------------------------------------------------------------- formats
+
+
+def text_table(
+    header: Sequence[Row],
+    rows: Sequence[Row],
+    *,
+    right: Collection[int] = (),
+    bold: Collection[tuple[int, int]] = (),
+    screen: Screen = Screen(),
+) -> str:
+    """Aligned columns under a header of one or more lines.
+
+    right: columns that are aligned to the right. bold: (row, column) of cells that stand out, where there is colour.
+    """
+    head, body = [[clean(c) for c in r] for r in header], [[clean(c) for c in r] for r in rows]
+    widths = [max(map(columns_of, column)) for column in zip(*head, *body, strict=True)]
+    if screen.width is not None:
+        widths = _fitted(widths, screen.width)
+
+    def lines(row: list[str], number: int | None) -> list[str]:
+        folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+        made = []
+        for i in range(max(map(len, folded), default=1)):
+            parts = []
+            for j, (cell, width) in enumerate(zip(folded, widths, strict=True)):
+                piece = _padded(cell[i] if i < len(cell) else "", width, right=j in right)
+                stands_out = number is None or (number, j) in bold
+                parts.append(screen.bold(piece) if screen.color and stands_out else piece)
+            made.append(GAP.join(parts).rstrip())
+        return made
+
+    rule = GAP.join("-" * width for width in widths)
+    table = [line for r in head for line in lines(r, None)] + [rule]
+    return "\n".join([*table, *(line for i, r in enumerate(body) for line in lines(r, i))])
+
+
+def markdown_table(header: Row, rows: Sequence[Row], *, right: Collection[int] = ()) -> str:
+    """A GitHub table. The cells are Markdown already: escape_markdown what is not."""
+    rule = ["---:" if i in right else "---" for i in range(len(header))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *rows))
+
+
+def latex_table(header: Sequence[Row], rows: Sequence[Row], *, right: Collection[int] = ()) -> str:
+    """A tabular with booktabs' rules. The cells are LaTeX already: escape_latex what is not."""
+    columns = "".join("r" if i in right else "l" for i in range(len(header[0])))
+    head, body = ([f"{' & '.join(r)} \\\\" for r in part] for part in (header, rows))
+    return "\n".join(
+        [f"\\begin{{tabular}}{{{columns}}}", r"\toprule", *head, r"\midrule", *body, r"\bottomrule", r"\end{tabular}"]
+    )
+
+
+def csv_table(header: Row, rows: Sequence[Sequence[Any]]) -> str:
+    """RFC 4180, but with line feeds; None is an empty field."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return out.getvalue().removesuffix("\n")
+
+
+_MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|~$#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
+_LATEX = str.maketrans(
+    {c: f"\\{c}" for c in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}"}
+    | {">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}", "[": "{[}", "]": "{]}"}
+)
+
+
+def escape_markdown(text: str) -> str:
+    return clean(text).translate(_MARKDOWN)
+
+
+def escape_latex(text: str) -> str:
+    return clean(text).translate(_LATEX)
+
+
+def clean(text: str) -> str:
+    """Without control characters: one in a class's name must not move the cursor, or end a row."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal it takes."""
+    if text.isascii():
+        return len(text)
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _padded(text: str, width: int, *, right: bool) -> str:
+    space = " " * (width - columns_of(text))
+    return space + text if right else text + space
+
+
+def _fitted(widths: list[int], width: int) -> list[int]:
+    """Widths that fit, taken from the widest columns, as far as they can give."""
+    widths = list(widths)
+    room = width - len(GAP) * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > NARROWEST:
+        widest = max(widths)
+        second = max((w for w in widths if w < widest), default=NARROWEST)
+        share = -(-(sum(widths) - room) // widths.count(widest))
+        to = max(widest - share, second, NARROWEST)
+        widths = [to if w == widest else w for w in widths]
+    return widths
+
+
+def _fold(text: str, width: int) -> list[str]:
+    """Pieces of at most `width` columns, broken after a space or a comma where there is one in the latter half."""
+    pieces = []
+    while columns_of(text) > width:
+        fits = next((i for i in range(1, len(text)) if columns_of(text[: i + 1]) > width), len(text))
+        at = max(text.rfind(c, fits // 2, fits) for c in " ,") + 1 or fits
+        pieces.append(text[:at].rstrip())
+        text = text[at:]
+    return [*pieces, text]
+
+
+# -------------------------------------------------------------------------------------------------------------- numbers
+
+
+def number(value: float | None, digits: int = DIGITS) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def interval(low: float | None, high: float | None, digits: int = DIGITS) -> str:
+    return "" if low is None or high is None else f"[{number(low, digits)}, {number(high, digits)}]"
+
+
+def training_size(n_train: int) -> str:
+    return "all" if n_train == -1 else str(n_train)
+
+
+def memory(n_bytes: float) -> str:
+    """Bytes as 512 B, 1.4 kB, 3.0 GB: powers of 1000."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if n_bytes < 1000:
+            return f"{n_bytes:.0f} B" if unit == "B" else f"{n_bytes:.1f} {unit}"
+        n_bytes /= 1000
+    return f"{n_bytes:.1f} TB"
+
+
+def ago(then: str, now: datetime | None = None) -> str:
+    """An ISO 8601 time as "5 min ago"; after a week, as its date."""
+    moment = datetime.fromisoformat(then)
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    if seconds < 0:
+        return then[:16].replace("T", " ")  # by the clock of another machine
+    for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (7 * 86400, 86400, "d")):
+        if seconds < limit:
+            return f"{seconds // unit:.0f} {name} ago"
+    return then[:10]
+
+
+# ----------------------------------------------------------------------------------------------------------------- runs
+
+RUNS_HEADER = (
+    "run", "task", "model", "classifier", "n_train", "seed", "metric", "value", "95 % interval", "chance", "checks",
+    "finished", "took",
+)  # fmt: skip
+
+
+def runs_table(runs: "Sequence[RunRow]", screen: Screen = Screen()) -> str:
+    """One line a run. A superseded one has its number in brackets."""
+    rows = [
+        (
+            str(r.run) if r.current else f"({r.run})", r.task, r.model, r.classifier, training_size(r.n_train),
+            str(r.seed), r.metric, number(r.value), interval(r.low, r.high), number(r.chance),
+            " ".join(r.marks) or "ok", ago(r.finished_at), clock(r.wall_s),
+        )
+        for r in runs
+    ]  # fmt: skip
+    return text_table([RUNS_HEADER], rows, right=(0, 4, 5, 7, 9, 12), screen=screen)
+
+
+def print_runs(path: Path, runs: Sequence[int]) -> None:
+    """These runs of the registry at `path`, in their order."""
+    from benchkit.store import open_store, queries
+
+    with open_store(path, create=False) as store:
+        found = {r.run: r for r in queries.runs_by_number(store, runs)}
+    emit(runs_table([found[run] for run in runs if run in found], Screen.of(sys.stdout)))

@@ -45,10 +45,10 @@ class RangeStream(io.RawIOBase):
 
 
 class Blocks:
-    """`size` bytes fetched in blocks; the last one is held in memory, and with `keep` all of them on scratch.
+    """`size` bytes fetched in blocks: all of them are kept on scratch with `keep`, else the last one in memory.
 
     The scratch file lies in TMPDIR and has no name: the system takes it back however the process ends. Where the disk
-    has no room for it, blocks are fetched again instead. Safe for several threads.
+    has no room for it, it is as without `keep`. Safe for several threads.
     """
 
     def __init__(self, fetch: Callable[[int, int], bytes], size: int, keep: bool, block: int = BLOCK) -> None:
@@ -64,32 +64,34 @@ class Blocks:
         with self._lock:
             for i in range(start // self._block, -(-stop // self._block)):
                 first = i * self._block
-                parts.append(self._get(i)[max(0, start - first) : stop - first])
+                parts.append(self._part(i, max(0, start - first), min(stop - first, self._block)))
         return b"".join(parts)
 
-    def _get(self, i: int) -> bytes:
-        if self._last[0] == i:
-            return self._last[1]
-        first, end = i * self._block, min((i + 1) * self._block, self._size)
+    def _part(self, i: int, start: int, stop: int) -> bytes:
+        """From `start` up to `stop` of block i."""
+        first = i * self._block
         if self._scratch is not None and i in self._kept:
-            self._scratch.seek(first)
-            data = self._scratch.read(end - first)
-        else:
-            data = self._fetch(first, end)
-            self._keep(i, first, data)
-        self._last = (i, data)
-        return data
+            self._scratch.seek(first + start)
+            return self._scratch.read(stop - start)
+        if self._last[0] != i:
+            block = self._fetch(first, min(first + self._block, self._size))
+            if self._keep(i, block):
+                return block[start:stop]
+            self._last = (i, block)
+        return self._last[1][start:stop]
 
-    def _keep(self, i: int, first: int, data: bytes) -> None:
+    def _keep(self, i: int, block: bytes) -> bool:
         if self._scratch is None:
-            return
+            return False
         try:
-            self._scratch.seek(first)
-            self._scratch.write(data)
+            self._scratch.seek(i * self._block)
+            self._scratch.write(block)
             self._scratch.flush()
-            self._kept.add(i)
         except OSError:  # the disk is full: from here on, blocks are fetched again
             self._scratch, self._kept = None, set()
+            return False
+        self._kept.add(i)
+        return True
 
 
 def _scratch_file(size: int) -> IO[bytes] | None:

@@ -3,6 +3,8 @@
 import io
 import os
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -223,6 +225,21 @@ def test_what_is_kept_on_scratch_has_no_name_and_needs_room(tmp_path, monkeypatc
     assert list(tmp_path.iterdir()) == []
     enormous = Blocks(lambda a, b: DATA[a:b], 2**60, True, block=1000)
     assert enormous.read(0, 1500) == DATA[:1500]
+
+
+def test_a_disk_that_fills_up_costs_time_and_nothing_else(tmp_path):
+    """A real limit of the process on the size of its files."""
+    program = (
+        "import resource, signal\n"
+        "from benchkit.ranges import Blocks\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (2500, 2500))\n"
+        "data = bytes(range(256)) * 40\n"
+        "blocks = Blocks(lambda a, b: data[a:b], len(data), True, block=1000)\n"
+        "assert all(blocks.read(i, i + 300) == data[i:i + 300] for _ in range(2) for i in range(0, 9000, 300))\n"
+        "assert blocks._scratch is None\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, env={**os.environ, "TMPDIR": str(tmp_path)})
 
 
 def test_blocks_serve_several_threads():

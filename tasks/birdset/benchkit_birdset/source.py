@@ -1,6 +1,5 @@
 """Where the parquet files are: a local folder, or a repository on the hub. Both have the same names and contents."""
 
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,11 +42,14 @@ class LocalFolder:
         self._check_copy()
         return check_shards(found, str(self.root))
 
-    def open(self, name: str, *, keep: bool = False) -> io.IOBase:
+    def open(self, name: str, *, keep: bool = False) -> Any:
+        """A file as pyarrow takes it, without a way through Python."""
+        import pyarrow as pa
+
         try:
-            return (self.root / name).open("rb")
+            return pa.OSFile(str(self.root / name))
         except OSError as e:
-            raise DataError(f"cannot read '{self.root / name}': {e.strerror}") from e
+            raise DataError(f"cannot read '{self.root / name}': {e}") from e
 
     def fingerprint(self) -> str:
         """Of the contents of both splits' files."""
@@ -87,8 +89,11 @@ class HubRepository:
             raise DataError(f"{self.hub} has no {stem}*.parquet at revision {self.hub.commit[:12]}")
         return check_shards(found, str(self.hub))
 
-    def open(self, name: str, *, keep: bool = False) -> io.IOBase:
-        """keep: for reading most of it, perhaps more than once. Without, each read is a request of its own."""
+    def open(self, name: str, *, keep: bool = False) -> Any:
+        """A file as pyarrow takes it.
+
+        keep: for reading most of it, perhaps more than once. Without, each read is a request of its own.
+        """
         if not keep:
             return self.hub.open(self.listing[name])
         blocks = self._blocks.setdefault(name, self.hub.blocks(self.listing[name], keep=True))

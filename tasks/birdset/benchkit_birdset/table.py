@@ -18,7 +18,9 @@ from benchkit_birdset.source import Source
 
 LABELS = "ebird_code_multilabel"
 BATCH = 16
-"""Recordings held in memory at a time while streaming."""
+"""Recordings copied out of a row group at a time."""
+BUFFER = 8 * 2**20
+"""Bytes read from a file at a time."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def stream_audio(source: Source, table: Table, rows: Sequence[int], *, keep: boo
     Fastest where the rows ascend; elsewhere each run of ascending rows is a pass of its own.
     """
     for _, run in groupby(enumerate(rows), key=_descents(rows)):
-        wanted = [row for _, row in run]
+        wanted = np.array([row for _, row in run])
         touched = [g for g in table.groups if _within(wanted, g)]
         for file, groups in groupby(touched, key=lambda g: g.file):
             yield from _stream_file(source, file, list(groups), wanted, keep)
@@ -157,34 +159,36 @@ def _descents(rows: Sequence[int]) -> Any:
     return lambda pair: passes[pair[0]]
 
 
-def _within(wanted: Sequence[int], group: RowGroup) -> Sequence[int]:
+def _within(wanted: np.ndarray, group: RowGroup) -> list[int]:
     """Those of the ascending rows that lie in the group."""
     low, high = np.searchsorted(wanted, [group.first, group.first + group.rows])
-    return wanted[low:high]
+    return wanted[low:high].tolist()
 
 
 def _stream_file(
-    source: Source, name: str, groups: Sequence[RowGroup], wanted: Sequence[int], keep: bool
+    source: Source, name: str, groups: Sequence[RowGroup], wanted: np.ndarray, keep: bool
 ) -> Iterator[tuple[int, bytes]]:
+    """One row group in memory at a time: parquet writers put all of its recordings into one page, so no less will do.
+
+    The `datasets` library makes row groups of 100 recordings.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    with source.open(name, keep=keep) as f:
-        try:
-            # Without pre-buffering, a row group is read page by page: its size does not matter.
-            file = pq.ParquetFile(f, pre_buffer=False, buffer_size=2**20)
+    try:
+        with source.open(name, keep=keep) as f:
+            file = pq.ParquetFile(f, pre_buffer=False, buffer_size=BUFFER)
             for group in groups:
-                rows, at = list(_within(wanted, group)), group.first
-                for batch in file.iter_batches(BATCH, row_groups=[group.number], columns=["audio.bytes"]):
-                    audio = batch.column(0).field("bytes")
-                    while rows and rows[0] < at + len(batch):
+                rows, at = _within(wanted, group), group.first
+                batches = file.iter_batches(BATCH, [group.number], ["audio.bytes"], use_threads=False)
+                while rows:
+                    audio = next(batches).column(0).field("bytes")
+                    while rows and rows[0] < at + len(audio):
                         row = rows.pop(0)
                         data = audio[row - at].as_py()
                         if data is None:
                             raise DataError(f"'{name}' holds no audio for row {row} of the split, only its name")
                         yield row, data
-                    at += len(batch)
-                    if not rows:
-                        break
-        except (pa.ArrowException, OSError) as e:
-            raise DataError(f"'{name}' does not read as parquet ({e}): fetch or download it again") from e
+                    at += len(audio)
+    except (pa.ArrowException, OSError) as e:
+        raise DataError(f"'{name}' does not read as parquet ({e}): fetch or download it again") from e

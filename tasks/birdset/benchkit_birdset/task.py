@@ -90,7 +90,7 @@ class BirdSet(Task):
         return self._table(split).labels
 
     def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
-        """In the order of `indices`; fastest where they ascend. A row group is read a few recordings at a time."""
+        """In the order of `indices`; fastest where they ascend. One row group is in memory at a time."""
         table = self._table(split)
         rows = [int(i) for i in indices]
         if rows and not 0 <= min(rows) <= max(rows) < len(table.ids):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -160,6 +161,14 @@ def test_the_hub_gives_what_the_folder_gives(hub, mini):
         wanted = [0, 99, 100, 250, 3]
         for a, b in zip(ours.examples(split, wanted), theirs.examples(split, wanted), strict=True):
             assert (a.index, a.id, a.media) == (b.index, b.id, b.media)
+
+
+def test_a_task_on_the_hub_survives_the_way_to_another_process(hub):
+    task = tasks.HSN()
+    first = next(task.examples("train", [0])).media.source
+    other = pickle.loads(pickle.dumps(task))
+    assert other.fingerprint() == task.fingerprint()
+    assert next(other.examples("train", [0])).media.source == first
 
 
 def test_labels_from_the_hub_transfer_no_audio(hub, mini):

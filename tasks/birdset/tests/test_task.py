@@ -14,6 +14,7 @@ from benchkit.errors import DataError, SpecError
 from benchkit.interfaces import Problem
 from benchkit.sampling import subset
 from benchkit.spec import RawSpec, resolve
+from benchkit.testing import check_task
 from benchkit_birdset import task as tasks
 from benchkit_birdset.published import published
 
@@ -34,6 +35,11 @@ def test_all_eight_are_found_by_name_and_differ_in_their_data_alone():
     assert {tuple(s.describe().items()) for s in built.values()} == {
         (("repo", "samuelstevens/BirdSet"), ("revision", None), ("clip", "event"), ("seconds", 5.0))
     }
+
+
+def test_it_is_what_benchkit_expects_of_a_task(mini):
+    check_task(f"hsn,repo={mini}")
+    check_task(f"hsn,repo={mini},clip=loudest,seconds=2")
 
 
 def test_classes_come_from_the_data_set_itself(hsn):

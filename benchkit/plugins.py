@@ -11,7 +11,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,6 +31,8 @@ from benchkit.spec import NAME, Kind, normalised
 KINDS: tuple[Kind, ...] = get_args(Kind)
 GROUP = "benchkit"
 TIMEOUT_S = 10.0
+CLASS_FACTOR = 6
+"""Importing a plugin's class may take this many times as long as its hooks: it brings numpy, scipy and their like."""
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 _BASES: dict[Kind, str] = {"task": "Task", "model": "Backbone", "classifier": "Classifier", "scorer": "Scorer"}
@@ -63,18 +65,16 @@ class Provided:
         """The class itself. Raises PluginError or MissingDependency with the reason, in one line."""
         module, _, attribute = self.entry.target.partition(":")
         who = f"{self.kind} '{self.name}' of {self.plugin.dist} {self.plugin.version}"
-        try:
-            with redirect_stdout(sys.stderr):
-                cls = getattr(import_module(module), attribute)
-        except ModuleNotFoundError as e:
+        cls, e = _guarded(lambda: getattr(import_module(module), attribute), CLASS_FACTOR * _limit())
+        if isinstance(e, ModuleNotFoundError):
             if not e.name or f"{module}.".startswith(f"{e.name}."):
                 raise PluginError(f"{who}: its target '{self.entry.target}' is not there ({one_line(e)})") from e
             raise MissingDependency(
                 f"{who} needs the package '{e.name}', which is not installed: pip install it, or "
                 f"look at the documentation of {self.plugin.dist} for the extra that brings it"
             ) from e
-        except (Exception, SystemExit) as e:
-            raise PluginError(f"{who} does not load from '{self.entry.target}': {one_line(e)}") from e
+        if e is not None:
+            raise PluginError(f"{who} does not load from '{self.entry.target}': {_reason(e)}") from e
         if problem := _problem(self.kind, cls):
             raise PluginError(f"{who}: '{self.entry.target}' {problem}")
         return cls
@@ -167,26 +167,33 @@ def _named(distribution: Distribution | None) -> tuple[str, str]:
 
 
 def _load(point: EntryPoint, dist: str, version: str, limit: float) -> Plugin:
-    outcome: list[dict[Kind, dict[str, Entry]] | str] = []
-
-    def load() -> None:
-        try:
-            outcome.append(_call_hooks(point.load()))
-        except PluginError as e:
-            outcome.append(str(e))
-        except BaseException as e:  # noqa: BLE001  (a plugin that calls sys.exit() must not end everything either)
-            outcome.append(one_line(e))
-
     start = time.perf_counter()
-    thread = threading.Thread(target=load, daemon=True, name=f"benchkit-plugin-{point.name}")
+    provides, e = _guarded(lambda: _call_hooks(point.load()), limit)
+    seconds = time.perf_counter() - start
+    if e is not None:
+        return Plugin(point.name, dist, version, point.value, {}, _reason(e), seconds)
+    return Plugin(point.name, dist, version, point.value, provides, None, seconds)
+
+
+class _TooSlow(Exception):
+    pass
+
+
+def _guarded(function: Callable[[], Any], limit: float) -> tuple[Any, BaseException | None]:
+    """What a plugin's code gives, or what it raises: sys.exit() too, or nothing at all within `limit` seconds."""
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def call() -> None:
+        try:
+            outcome.append((function(), None))
+        except BaseException as e:  # noqa: BLE001  (it is handed on)
+            outcome.append((None, e))
+
+    thread = threading.Thread(target=call, daemon=True, name="benchkit-plugin")
     with redirect_stdout(sys.stderr):
         thread.start()
         thread.join(limit)
-    seconds = time.perf_counter() - start
-    result = outcome[0] if outcome else f"did not load within {limit:g} s (BENCHKIT_PLUGIN_TIMEOUT)"
-    if isinstance(result, str):
-        return Plugin(point.name, dist, version, point.value, {}, result, seconds)
-    return Plugin(point.name, dist, version, point.value, result, None, seconds)
+    return outcome[0] if outcome else (None, _TooSlow(f"did not load within {limit:g} s (BENCHKIT_PLUGIN_TIMEOUT)"))
 
 
 def _call_hooks(module: Any) -> dict[Kind, dict[str, Entry]]:
@@ -241,6 +248,10 @@ def _problem(kind: Kind, cls: Any) -> str | None:
 def _brief(value: object) -> str:
     text = " ".join(repr(value).split())
     return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, (PluginError, _TooSlow)) else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchkit import fingerprint as module
 from benchkit.errors import DataError
-from benchkit.fingerprint import LENGTH, cache_dir, fingerprint, fingerprint_path
+from benchkit.fingerprint import LENGTH, cache_dir, fingerprint, fingerprint_path, fingerprint_tensors
 
 
 def write(folder: Path, files: dict[str, str]) -> Path:
@@ -204,3 +205,19 @@ def test_a_record_has_one_fingerprint_in_every_process_and_order() -> None:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == fingerprint(record)
     assert fingerprint(record) != fingerprint({**record, "b": [1, 2.5, 0]})
+
+
+def test_tensors_are_told_apart_by_name_type_shape_and_contents_but_not_by_their_layout() -> None:
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    first = fingerprint_tensors([("w", x), ("b", np.zeros((), np.float32))])
+    assert first == fingerprint_tensors([("w", np.asfortranarray(x)), ("b", np.zeros((), np.float32))])
+    others = [
+        [("w", x)],
+        [("v", x), ("b", np.zeros((), np.float32))],
+        [("w", x.T), ("b", np.zeros((), np.float32))],
+        [("w", x + 1), ("b", np.zeros((), np.float32))],
+        [("w", x.view(np.int32)), ("b", np.zeros((), np.float32))],
+        [("w", x), ("b", np.zeros(1, np.float32))],
+        [("w", x), ("b", np.zeros((0, 3), np.float32))],
+    ]
+    assert len({first, *(fingerprint_tensors(pairs) for pairs in others)}) == 1 + len(others)

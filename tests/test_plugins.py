@@ -150,6 +150,17 @@ def test_a_plugin_that_hangs_costs_its_time_limit_and_no_more(site: Path) -> Non
     assert answer["good"] == ["1.0", {"model": ["good"]}, None]
 
 
+def test_a_class_whose_module_hangs_stops_nobody_either(site: Path) -> None:
+    hooks = GOOD.replace('"good"', '"stuck"').replace("good_model", "stuck_model")
+    install(site, "stuck", {"stuck": hooks, "stuck_model": "import time\nwhile True: time.sleep(60)\n"})
+    answers = models(site, "stuck", "good", BENCHKIT_PLUGIN_TIMEOUT="0.5")
+    assert answers == {
+        "stuck": "PluginError: model 'stuck' of stuck 1.0 does not load from 'stuck_model:Model': "
+        "did not load within 3 s (BENCHKIT_PLUGIN_TIMEOUT)",
+        "good": ["good", "good 1.0"],
+    }
+
+
 @pytest.mark.parametrize("limit", ["soon", "0", "-1", "nan", "inf"])
 def test_a_time_limit_that_is_none_is_said_so(site: Path, limit: str) -> None:
     answer = models(site, "good", BENCHKIT_PLUGIN_TIMEOUT=limit)
@@ -163,6 +174,18 @@ def test_what_plugins_print_while_imported_stays_out_of_stdout(site: Path) -> No
     answer = ask(site, RESOLVE % (["loud"],))
     assert answer.json == {"loud": ["loud", "loud 1.0"]}
     assert answer.err.count("hello from the plugin") == 2
+
+
+def test_the_commands_that_list_plugins_write_nothing_else_to_stdout(site: Path) -> None:
+    loud = "print('hello from the plugin')\n"
+    install(site, "loud", {"loud": loud + GOOD.replace("good", "loud"), "loud_model": loud + MODEL})
+    install(site, "silly", {"silly": loud + "raise ValueError\n"})
+    for command in ("plugins", "models"):
+        listed = ask(
+            site, f"import sys; sys.argv[1:] = ['{command}', '--json']; import benchkit.cli; benchkit.cli.main()"
+        )
+        assert "loud" in [record["name"] for record in listed.json]
+        assert "hello from the plugin" in listed.err
 
 
 def test_a_damaged_entry_points_file_stops_nobody_else(site: Path) -> None:

@@ -1,0 +1,136 @@
+"""docs/plugins.md does what it says: its files are built, checked and run as a stranger would, in an empty folder."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+DOC = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
+FIRST_PART = "## A backbone, from an empty folder"
+
+FILE = re.compile(r"^\*\*`([^`]+)`\*\*\n\n```\w+\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+COMMANDS = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+pytestmark = pytest.mark.slow
+
+
+def section(title: str) -> str:
+    """The text under a heading, down to the next of its level."""
+    after = DOC.split(f"{title}\n", 1)[1]
+    return re.split(r"^## ", after, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+@dataclass(frozen=True)
+class Project:
+    folder: Path
+    said: dict[str, str]
+    """What each command of the page printed."""
+
+
+def write(folder: Path, text: str) -> None:
+    for name, contents in FILE.findall(text):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(contents, encoding="utf-8")
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Ours without what would lead to our own environment, registry or cache."""
+    clean = {k: v for k, v in os.environ.items() if not re.match(r"VIRTUAL_ENV|PYTHON|BENCHKIT_|UV_PROJECT|PYTEST", k)}
+    uv = Path(os.environ.get("UV") or shutil.which("uv") or pytest.fail("this test needs uv: pip install uv")).parent
+    return {
+        **clean,
+        "PATH": f"{uv}{os.pathsep}{clean['PATH']}",
+        "UV_PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}",
+        "BENCHKIT_CACHE": str(folder.parent / "cache"),
+        "COLUMNS": "200",
+    }
+
+
+def call(command: str, folder: Path) -> str:
+    """Runs one command of the page as it stands there, but for where benchkit comes from: this checkout."""
+    local = command
+    if command.startswith("uv pip install"):
+        ours = {"benchkit": ROOT, "benchkit-digits": ROOT / "tasks" / "digits"}
+        words = [str(ours.get(word, word)) for word in command.split()]
+        # Without the refresh uv would take a wheel that it once built from older files of the checkout.
+        local = " ".join([*words, *(f"--refresh-package={name}" for name in ours)])
+    done = subprocess.run(local, shell=True, cwd=folder, env=environment(folder), capture_output=True, text=True)
+    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The first part of the page, from an empty folder to the wheel."""
+    folder = tmp_path_factory.mktemp("plugin") / "benchkit-hog"
+    folder.mkdir()
+    text = section(FIRST_PART)
+    write(folder, text)
+    said = {}
+    for block in COMMANDS.findall(text):
+        for command in block.splitlines():
+            said[command] = call(command, folder)
+    return Project(folder, said)
+
+
+def said_by(project: Project, part: str) -> str:
+    return "\n".join(out for command, out in project.said.items() if part in command)
+
+
+def test_the_page_shows_every_file_that_it_lists() -> None:
+    listed = set(re.findall(r"^ +([\w.]+\.(?:toml|py))\b", section(FIRST_PART), re.MULTILINE))
+    shown = {Path(name).name for name, _ in FILE.findall(section(FIRST_PART))}
+    assert listed == shown != set()
+
+
+def test_the_conformance_checks_of_the_page_pass(project: Project) -> None:
+    out = said_by(project, "--no-sync pytest")
+    assert re.search(r"\b38 passed\b", out), out
+
+
+def test_the_plugin_is_listed_with_its_version(project: Project) -> None:
+    out = said_by(project, "benchkit plugins")
+    assert re.search(r"benchkit-hog\b.*\b0\.1\.0\b.*\bhog\b", out), out
+
+
+def test_the_plugin_gets_real_numbers_and_shows_up_in_the_table(project: Project) -> None:
+    assert re.search(r"\bhog\b", said_by(project, "benchkit table"))
+    columns = "SELECT model, classifier, value FROM results ORDER BY value"
+    rows = json.loads(call(f'uv run --no-sync benchkit sql "{columns}" --format json', project.folder))
+    found = {(row["model"], row["classifier"]): row["value"] for row in rows}
+    assert set(found) == {("hog", "centroid"), ("hog,cells=8", "centroid"), ("hog,cells=8", "knn")}
+    assert all(0.85 < value < 1 for value in found.values()), found
+
+
+def test_a_second_run_answers_from_the_registry(project: Project) -> None:
+    command = next(c for c in project.said if "benchkit run" in c)
+    plan = call(f"{command} --dry-run", project.folder)
+    assert "done since" in plan
+    assert "to do" not in plan
+
+
+def test_the_wheel_holds_the_package_and_its_entry_point(project: Project) -> None:
+    (wheel,) = (project.folder / "dist").glob("benchkit_hog-0.1.0-*.whl")
+    names = subprocess.run([sys.executable, "-m", "zipfile", "-l", wheel], capture_output=True, text=True, check=True)
+    assert "benchkit_hog/model.py" in names.stdout
+    assert "entry_points.txt" in names.stdout
+
+
+def test_everything_else_on_the_page_passes_its_conformance_checks_too(project: Project) -> None:
+    write(project.folder, DOC)
+    out = call("uv run --no-sync pytest tests/test_conformance_more.py", project.folder)
+    assert re.search(r"\b\d\d passed\b", out), out
+    assert not re.search(r"failed|error", out), out
+
+
+def test_everything_the_page_adds_is_listed(project: Project) -> None:
+    out = call("uv run --no-sync benchkit plugins", project.folder)
+    for name in ("hog-projected", "image-folder", "ridge", "axes"):
+        assert name in out, out

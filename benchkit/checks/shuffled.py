@@ -1,8 +1,7 @@
 """Does the same fit on permuted labels fall to chance? If not, something of the answer reaches the features."""
 
-import math
-
 from benchkit.checks._conclude import Finding, conclude
+from benchkit.checks.chance import gain_of_random_order
 from benchkit.report import Check, Metric
 
 _MARGIN = 0.03
@@ -12,12 +11,10 @@ def check_shuffled(permuted: Metric, chance: float, n_test: int) -> Check:
     """permuted: the primary metric of a fit on permuted training labels. n_test: examples in a fold's test set.
 
     fail: it is above chance by more than 0.03 and by more than twice the lower half of its interval (twice, for the
-    permutation adds to what the test examples leave uncertain), over what random scores gain on average precision
-    over a constant one: up to (H(n) - 1) / n for one positive among n, where H is the harmonic number.
+    permutation adds to what the test examples leave uncertain), both beside what random scores gain over constant ones.
     """
     low = permuted.value if permuted.low is None else permuted.low
-    random_gain = max(0.0, math.log(n_test) - 0.42) / n_test if permuted.name == "cmap" else 0.0
-    allowed = max(_MARGIN, 2 * (permuted.value - low)) + random_gain
+    allowed = max(_MARGIN, 2 * (permuted.value - low)) + gain_of_random_order(permuted.name, n_test)
     shown = f"{permuted.name} {permuted.value:.4f} on permuted labels, a constant scorer {chance:.4f}"
     findings = []
     if permuted.value > chance + allowed:

@@ -54,7 +54,7 @@ def evaluate(
         seed=seed,
         progress=progress,
     )
-    return [Metric(metrics[0].name, metrics[0].value, *interval(drawn)), *metrics[1:]]
+    return [Metric(metrics[0].name, metrics[0].value, *interval(drawn, metrics[0].value)), *metrics[1:]]
 
 
 def n_classes_evaluated(labels: Labels, problem: Problem) -> int:

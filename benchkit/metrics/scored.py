@@ -68,7 +68,12 @@ def n_positives(labels: Labels, n_classes: int) -> Int64[np.ndarray, " C"]:
 def by_fold(
     labels: Labels, scores: Float32[np.ndarray, "N C"], problem: Problem, fold: Int[np.ndarray, " N"] | None
 ) -> Sequence[Scored]:
-    """One Scored for each fold. Raises FitError for NaN scores and DataError for labels that name no class."""
+    """One Scored for each fold. Raises FitError for NaN scores or a wrong number of columns, and DataError for labels
+    that name no class."""
+    if scores.shape[1] != problem.n_classes:
+        raise FitError(
+            f"the classifier gave scores for {scores.shape[1]} classes, and the task has {problem.n_classes}"
+        )
     if n_nan := int(np.count_nonzero(np.isnan(scores))):
         raise FitError(f"{n_nan:,} of {scores.size:,} scores are NaN: the features or the fit went wrong before this")
     n_positives(labels, problem.n_classes)

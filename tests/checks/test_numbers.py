@@ -68,6 +68,22 @@ def test_a_scorer_that_is_no_better_than_a_constant_one_warns():
     assert check_chance(evaluate(["auroc"], test, noise, problem, replicates=200)[0], level).status == "warn"
 
 
+@pytest.mark.parametrize(("n", "c"), [(2000, 100), (400, 40)])
+def test_random_scores_warn_on_many_rare_classes_where_they_beat_a_constant_scorer(n, c):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, c, n)
+    problem = Problem("multiclass", c)
+    level = chance("cmap", [(labels, labels)], problem)
+    scores = rng.normal(size=(n, c)).astype(np.float32)
+    measured = evaluate(["cmap"], labels, scores, problem, replicates=200)[0]
+    assert measured.low > level
+    assert check_chance(measured, level, n_test=n).status == "warn"
+    informed = (scores + np.eye(c)[labels]).astype(np.float32)
+    assert (
+        check_chance(evaluate(["cmap"], labels, informed, problem, replicates=200)[0], level, n_test=n).status == "ok"
+    )
+
+
 def test_without_an_interval_the_value_itself_is_compared():
     assert check_chance(Metric("top1", 0.3), 0.25).status == "ok"
     assert check_chance(Metric("top1", 0.25), 0.25).status == "warn"

@@ -1,5 +1,7 @@
 """Every metric is scikit-learn's on the same input, ties and missing classes included."""
 
+import subprocess
+import sys
 import warnings
 
 import hypothesis.strategies as st
@@ -178,6 +180,11 @@ def test_nan_scores_are_refused_with_their_number():
         evaluate(["top1"], np.array([0, 1, 0, 1]), scores, Problem("multiclass", 2))
 
 
+def test_scores_for_another_number_of_classes_are_refused():
+    with pytest.raises(FitError, match="scores for 2 classes, and the task has 3"):
+        evaluate(["top1"], np.array([0, 1]), np.zeros((2, 2), np.float32), Problem("multiclass", 3))
+
+
 @pytest.mark.parametrize("name", ["cmap", "micro_map", "auroc", "top1"])
 def test_a_metric_without_positives_is_an_error_that_names_the_fold(name):
     labels = np.array([[1, 0], [0, 1], [0, 0], [0, 0]], np.uint8)
@@ -204,6 +211,13 @@ def test_infinite_scores_rank_first_and_last():
     scores = np.array([[np.inf], [0.0], [-np.inf]], np.float32)
     assert _value("cmap", np.array([[1], [0], [0]], np.uint8), scores, "multilabel") == 1
     assert _value("auroc", np.array([[0], [0], [1]], np.uint8), scores, "multilabel") == 0
+
+
+def test_metrics_and_checks_need_numpy_only():
+    program = "import sys, benchkit.metrics, benchkit.checks; print(*{m.partition('.')[0] for m in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert "numpy" in loaded
+    assert not {"sklearn", "scipy", "torch", "jax", "pandas", "numba"} & set(loaded)
 
 
 def test_every_metric_has_a_name_a_one_line_summary_and_tasks_it_is_for():

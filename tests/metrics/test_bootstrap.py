@@ -12,6 +12,7 @@ from benchkit.errors import BenchkitError
 from benchkit.interfaces import Problem
 from benchkit.metrics import METRICS, bootstrap, evaluate, paired_difference
 from benchkit.metrics.cumulative import cumulative
+from benchkit.metrics.scored import by_fold
 from benchkit.progress import Silent
 
 
@@ -54,8 +55,8 @@ def test_the_interval_is_that_of_an_explicit_loop_over_the_same_resamples(kind, 
     labels, scores, problem = _data(kind)
     fold = np.arange(len(labels)) % n_folds
     values = _loop(name, labels, scores, problem, fold, replicates=150, seed=3)
-    low, high = np.nanpercentile(values, [2.5, 97.5])
     made = evaluate([name], labels, scores, problem, fold=fold, replicates=150, seed=3)[0]
+    low, high = np.nanpercentile(values - (np.nanmean(values) - made.value), [2.5, 97.5])
     assert (made.low, made.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
     assert made.low < made.value < made.high
 
@@ -67,7 +68,30 @@ def test_a_class_without_positives_in_a_resample_drops_out_of_that_replicate():
     assert 0 < without.sum() < 100
     values = _loop("cmap", labels, scores, problem, np.zeros(30, np.int64), replicates=100, seed=0)
     made = evaluate(["cmap"], labels, scores, problem, replicates=100)[0]
-    assert (made.low, made.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])), abs=1e-9)
+    moved = values - (values.mean() - made.value)
+    assert (made.low, made.high) == pytest.approx(tuple(np.percentile(moved, [2.5, 97.5])), abs=1e-9)
+
+
+def test_the_interval_holds_the_value_even_where_nearly_all_replicates_lie_above_it():
+    rng = np.random.default_rng(0)
+    n, c = 3000, 150
+    labels = rng.integers(0, c, n)
+    scores = (2 * np.eye(c)[labels] + rng.normal(size=(n, c))).astype(np.float32)
+    problem = Problem("multiclass", c)
+    folds = by_fold(labels, scores, problem, None)
+    drawn = bootstrap.bootstrap(lambda w: bootstrap.over_folds(METRICS["cmap"], folds, w), [n], replicates=100, seed=0)
+    made = evaluate(["cmap"], labels, scores, problem, replicates=100)[0]
+    assert made.value < np.percentile(drawn, 2.5)
+    assert made.low < made.value < made.high
+    assert made.high - made.low == pytest.approx(np.diff(np.percentile(drawn, [2.5, 97.5]))[0])
+
+
+@pytest.mark.parametrize("right", [0, 1, 199, 200])
+def test_the_interval_of_a_share_lies_between_0_and_1_and_holds_the_share(right):
+    labels, scores = np.zeros(200, np.int64), np.zeros((200, 2), np.float32)
+    scores[right:, 1] = 1
+    made = evaluate(["top1"], labels, scores, Problem("multiclass", 2))[0]
+    assert 0 <= made.low <= made.value == right / 200 <= made.high <= 1
 
 
 def test_only_the_primary_metric_has_an_interval_and_none_has_where_no_replicates_are_asked_for():
@@ -105,9 +129,10 @@ def test_the_paired_difference_judges_both_models_on_the_same_resamples():
     made = paired_difference("cmap", labels, a, b, problem, replicates=100, seed=2)
     value = [evaluate(["cmap"], labels, s, problem, replicates=0)[0].value for s in (a, b)]
     assert made.value == pytest.approx(value[0] - value[1])
-    low, high = np.percentile(apart[0] - apart[1], [2.5, 97.5])
+    moved = apart[0] - apart[1] - ((apart[0] - apart[1]).mean() - made.value)
+    low, high = np.percentile(moved, [2.5, 97.5])
     assert (made.low, made.high) == (pytest.approx(low, abs=1e-9), pytest.approx(high, abs=1e-9))
-    assert made.share_above == (apart[0] > apart[1]).mean() > 0.9
+    assert made.share_above == (moved > 0).mean() > 0.9
     same = paired_difference("cmap", labels, a, a, problem, replicates=100)
     assert (same.value, same.low, same.high, same.share_above) == (0, 0, 0, 0)
 

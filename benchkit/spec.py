@@ -10,14 +10,14 @@ change a number is in it. No character of it needs quoting in a shell.
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote, unquote
 
-from benchkit.errors import PluginError, SpecError, did_you_mean
+from benchkit.errors import BenchkitError, PluginError, SpecError, did_you_mean
 from benchkit.params import (
     KEY,
     NoParams,
@@ -158,14 +158,15 @@ class Spec:
     def _format(self, place: "Callable[[dataclasses.Field[Any], Any], str]") -> str:
         schema: type = type(self.params)
         hints = hints_of(schema)
+        preset, base = _nearest_preset(self.params)
         given: dict[str, str] = {}
         for field in dataclasses.fields(self.params):
             value = getattr(self.params, field.name)
             if is_place(field, hints[field.name]) and _is_local(value):
                 given[field.name] = place(field, value)  # by default too: what is there may change
-            elif (default := default_of(field)) is dataclasses.MISSING or format_value(value) != format_value(default):
+            elif _differs(field, value, base):
                 given[field.name] = format_value(value)
-        checkpoint = given.pop("checkpoint", None)
+        checkpoint = given.pop("checkpoint", preset)
         version = self.cls.version if self.cls.version > 1 else None
         return str(RawSpec(self.name, self.qualifier, version, checkpoint, tuple(given.items())))
 
@@ -202,11 +203,11 @@ def parse_params(kind: str, raw: RawSpec, schema: type) -> Any:
     hints = hints_of(schema)
     fields = {f.name: f for f in dataclasses.fields(schema)}
     given = dict(raw.params)
-    if raw.checkpoint is not None:
-        if "checkpoint" not in fields:
-            raise SpecError(f"{kind} '{raw.name}' has no checkpoints; '{_shown(str(raw))}' names one")
-        given["checkpoint"] = raw.checkpoint
     values: dict[str, Any] = {}
+    if raw.checkpoint is not None and "checkpoint" in fields:
+        given["checkpoint"] = raw.checkpoint
+    elif raw.checkpoint is not None:
+        values.update(_preset(kind, raw, presets_of(schema)))
     for key, text in given.items():
         if key not in fields:
             known = sorted(set(fields) - {"checkpoint"})
@@ -228,10 +229,53 @@ def parse_params(kind: str, raw: RawSpec, schema: type) -> Any:
             )
     try:
         return schema(**values)
+    except BenchkitError:
+        raise  # says already what is wrong with what
     except ValueError as e:
         raise SpecError(f"{kind} '{raw.name}': {_shown(str(e))}") from None
     except Exception as e:
         raise PluginError(f"{kind} '{raw.name}': its Params raise {type(e).__name__}: {_shown(str(e))}") from e
+
+
+def presets_of(schema: type) -> Mapping[str, Mapping[str, Any]]:
+    """The presets of a Params dataclass: its class attribute PRESETS, {name: {field: value}}.
+
+    A preset is written where a checkpoint is, `linear:bird-mae,lr=0.001`, and only stands for its values. It is for
+    classes without checkpoints.
+    """
+    presets: Mapping[str, Mapping[str, Any]] = getattr(schema, "PRESETS", {})
+    return presets
+
+
+def _preset(kind: str, raw: RawSpec, presets: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    assert raw.checkpoint is not None
+    if not presets:
+        raise SpecError(f"{kind} '{raw.name}' has no checkpoints; '{_shown(str(raw))}' names one")
+    if raw.checkpoint not in presets:
+        near = did_you_mean(raw.checkpoint, presets)
+        has = f"it has {', '.join(sorted(presets))}"
+        raise SpecError(f"{kind} '{raw.name}' has no preset '{_shown(raw.checkpoint)}'{near} ({has})")
+    return presets[raw.checkpoint]
+
+
+def _nearest_preset(params: Any) -> tuple[str | None, Mapping[str, Any]]:
+    """The preset that takes the fewest further values to spell `params`; of equals the defaults, then the first.
+
+    It depends on the values alone, so that a preset spelled out and the preset's name are one canonical form.
+    """
+    choices: dict[str | None, Mapping[str, Any]] = {None: {}}
+    choices.update(presets_of(type(params)))
+
+    def further(name: str | None) -> int:
+        return sum(_differs(f, getattr(params, f.name), choices[name]) for f in dataclasses.fields(params))
+
+    nearest = min(choices, key=further)
+    return nearest, choices[nearest]
+
+
+def _differs(field: "dataclasses.Field[Any]", value: Any, base: Mapping[str, Any]) -> bool:
+    default = base.get(field.name, default_of(field))
+    return default is dataclasses.MISSING or format_value(value) != format_value(default)
 
 
 def _located(text: str) -> str:
@@ -263,5 +307,5 @@ def _jsonable(value: Any) -> Any:
 
 __all__ = [
     "NAME", "Kind", "NoParams", "RawSpec", "Spec", "format_value", "local_path", "normalised", "param", "parse_params",
-    "parse_value", "resolve",
+    "parse_value", "presets_of", "resolve",
 ]  # fmt: skip

@@ -29,8 +29,12 @@ class Alignment:
     by_offset: dict[int, float]
 
 
-def align(features: Float[np.ndarray, "N D"], labels: Labels, *, seed: int = 0) -> Alignment:
+def align(
+    features: Float[np.ndarray, "n D"], labels: Labels, rows: Int[np.ndarray, " n"] | None = None, *, seed: int = 0
+) -> Alignment:
     """Compares labels at rows + offset with features at rows, for offsets of up to three rows either way.
+
+    labels: all of a split, in order. rows: of the split, whose features these are; None: all.
 
     Each of at most 2,000 rows is paired with its nearest neighbour among them (cosine of standardised features), and
     the pair's agreement (same class; multilabel: intersection over union of the labels) at each offset is compared
@@ -39,6 +43,8 @@ def align(features: Float[np.ndarray, "N D"], labels: Labels, *, seed: int = 0) 
     of the gains over the root of the sum of their squares: McNemar's test, for multiclass) at least 5.
     """
     a, b = _neighbours(features, seed)
+    if rows is not None:
+        a, b = rows[a], rows[b]
     reach = max(OFFSETS)
     inside = (np.minimum(a, b) >= reach) & (np.maximum(a, b) < len(labels) - reach)
     a, b = a[inside], b[inside]
@@ -54,7 +60,7 @@ def align(features: Float[np.ndarray, "N D"], labels: Labels, *, seed: int = 0) 
     return Alignment(best, best_z, len(a), by_offset)
 
 
-def _neighbours(features: Float[np.ndarray, "N D"], seed: int) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
+def _neighbours(features: Float[np.ndarray, "n D"], seed: int) -> tuple[Int[np.ndarray, " p"], Int[np.ndarray, " p"]]:
     """Rows and their nearest neighbours, each pair once."""
     rows = np.arange(len(features))
     if len(rows) > _ROWS:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from jaxtyping import Bool, Float, Float64, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int, Int64, UInt8
 
 from benchkit.checks._conclude import Finding, conclude, some
 from benchkit.checks.alignment import Alignment, align
@@ -14,8 +14,8 @@ from benchkit.report import Check
 AnyLabels = Int64[np.ndarray, " _"] | UInt8[np.ndarray, "_ _"]
 FoldLabels = tuple[AnyLabels, AnyLabels]
 """The training and the test labels of one fold."""
-Aligned = tuple[Float[np.ndarray, "_ _"], AnyLabels]
-"""All features of one split beside all its labels, in the split's own order."""
+Aligned = tuple[Float[np.ndarray, "_ _"], AnyLabels] | tuple[Float[np.ndarray, "_ _"], AnyLabels, Int[np.ndarray, " _"]]
+"""Features of one split and all its labels, in the split's own order; and the rows that have features, if not all."""
 
 _MOST_CLASSES = 500  # whose prevalence is kept in the details
 
@@ -43,7 +43,7 @@ def check_labels(problem: Problem, labels: Sequence[FoldLabels], aligned: Mappin
     ]
     if problem.kind != "multiclass":
         findings += _dense(problem, names, prevalence)
-    found = {split: align(np.asarray(x), y) for split, (x, y) in (aligned or {}).items()}
+    found = {split: align(*part) for split, part in (aligned or {}).items()}
     findings += [_shifted(split, a) for split, a in found.items() if a.offset]
     details = {
         "absent": {part: _where(names, a)[:_MOST_CLASSES] for part, a in absent.items()},

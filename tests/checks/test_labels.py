@@ -45,6 +45,15 @@ def test_a_shift_in_the_test_split_alone_is_found(digits, ten_digits):
     assert "'train'" not in check.summary
 
 
+def test_a_shift_is_found_where_only_some_rows_have_features(digits, ten_digits):
+    x, y = digits
+    rows = np.sort(np.random.default_rng(0).permutation(len(y))[:500])
+    shifted = np.roll(y, 1)
+    assert check_labels(ten_digits, _split(y), {"all": (x[rows], y, rows)}).status == "ok"
+    check = check_labels(ten_digits, _split(shifted), {"all": (x[rows], shifted, rows)})
+    assert check.details["alignment"]["all"]["offset"] == 1
+
+
 def test_several_labels_an_example_shifted_by_a_row_fail(digits, multilabel):
     x, _ = digits
     problem = Problem("multilabel", 10)

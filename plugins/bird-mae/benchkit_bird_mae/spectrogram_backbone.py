@@ -1,0 +1,183 @@
+"""What the backbones over a spectrogram ViT have in common: everything but the recipe and where weights come from.
+
+This module and those of the backbones import no torch: they are imported to read a spec.
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from benchkit.errors import BenchkitError, did_you_mean
+from benchkit.interfaces import Backbone, Encoded, Modality
+from benchkit.spec import param
+from benchkit_bird_mae.architecture import Architecture
+
+
+@dataclass(frozen=True)
+class EncoderParams:
+    """Parameters that every spectrogram ViT has. A subclass adds where its weights come from."""
+
+    pool: Literal["mean", "cls"] = param(
+        "mean", help="mean: mean of the patch tokens, then fc_norm; cls: the class token after the final norm"
+    )
+    layer: int | None = param(
+        None,
+        low=0,
+        help="block whose output is used, counted from 0 (as in blocks.N.resid_post); none is the last. "
+        "Its pooled features pass the same norm as the last block's",
+    )
+    tokens: Literal["plain", "norm", "focal"] = param(
+        "plain",
+        help="patch tokens for token probes: plain as the block leaves them; norm after the final norm; "
+        "focal after the final norm, less the class token (as in Bird-MAE's prototypical probing)",
+    )
+    init: Literal["pretrained", "random"] = param("pretrained", help="random: an untrained model, as a control")
+    seed: int = param(0, low=0, help="of init=random")
+    dtype: Literal["float32", "bfloat16"] = param(
+        "float32", help="of matrix products and attention; the spectrogram, norms and residual stream stay float32"
+    )
+
+    compile: bool = param(False, help="compile the blocks with torch.compile: minutes at the start, faster after")
+
+    def check(self, depth: int) -> None:
+        """Drops a `layer` that names the last block, so that one model has one name. Raises ValueError."""
+        if self.seed and self.init != "random":
+            raise ValueError("seed is of init=random; pretrained weights have none")
+        if self.layer is not None and self.layer >= depth:
+            raise ValueError(f"layer is {self.layer}, and its {depth} blocks are 0 to {depth - 1}")
+        if self.layer == depth - 1:
+            object.__setattr__(self, "layer", None)
+
+
+class SpectrogramBackbone(Backbone):
+    """A frozen ViT over a log-mel spectrogram. The filterbank runs on the device, a batch at a time."""
+
+    modalities: ClassVar[tuple[Modality, ...]] = ("audio",)
+    params: Any
+    module: Any = None
+    """The benchkit_bird_mae.vit.ViT itself, after `setup`: what fine-tuning trains."""
+
+    @property
+    @abstractmethod
+    def architecture(self) -> Architecture:
+        """Known without loading weights. Raises BenchkitError for an unreadable configuration."""
+
+    @property
+    @abstractmethod
+    def samples(self) -> int:
+        """Length of the clip that the model sees, at `sample_rate`."""
+
+    @abstractmethod
+    def recipe(self) -> Any:
+        """The benchkit_bird_mae.spectrogram.Recipe."""
+
+    @abstractmethod
+    def pretrained(self) -> tuple[dict[str, Any], str]:
+        """The checkpoint's tensors by name, and what it is called in an error. Raises BenchkitError."""
+
+    @property
+    def dim(self) -> int:
+        return self.architecture.width
+
+    def preprocess(
+        self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]
+    ) -> Float32[np.ndarray, " clip"]:
+        """The first `samples` of the waveform, zeros behind it where it is shorter."""
+        if raw.ndim != 1:
+            raise BenchkitError(f"{type(self).__name__} takes audio, not an image of {'x'.join(map(str, raw.shape))}")
+        clip = np.zeros(self.samples, np.float32)
+        clip[: len(raw)] = raw[: self.samples]
+        return clip
+
+    def setup(self, device: str) -> None:
+        import torch
+
+        from benchkit_bird_mae.vit import random_weights
+        from benchkit_bird_mae.weights import build, digest
+
+        arch = self.architecture
+        if self.params.init == "random":
+            weights, source = random_weights(arch, self.params.seed), "the random initialisation"
+        else:
+            weights, source = self.pretrained()
+        model = build(arch, weights, source)
+        self._fingerprint = digest(arch, model.state_dict())
+        if self.params.dtype == "bfloat16":
+            model.lower_precision(torch.bfloat16)
+        try:
+            self.module = model.to(device)
+        except (RuntimeError, AssertionError) as e:  # torch raises either where it was built without the device
+            raise BenchkitError(f"cannot use the device '{device}': {str(e).splitlines()[0]}") from e
+        if self.params.compile:
+            for block in self.module.blocks:
+                block.compile()
+
+    def forward(self, waves: Any) -> tuple[Any, Any]:
+        """Waveforms on the module's device, a torch tensor [B, samples], as (pooled [B, D], tokens [B, T, D]).
+
+        Gradients reach the module's parameters where those ask for them.
+        """
+        from benchkit_bird_mae.spectrogram import spectrogram
+
+        model = self._loaded()
+        x = model(spectrogram(waves, self.recipe()), last=self.params.layer)
+        pooled = model.pool_mean(x) if self.params.pool == "mean" else model.pool_cls(x)
+        if self.params.tokens == "plain":
+            return pooled, x[:, 1:]
+        normed = model.norm(x)
+        return pooled, normed[:, 1:] - normed[:, :1] if self.params.tokens == "focal" else normed[:, 1:]
+
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        import torch
+
+        with torch.inference_mode():
+            pooled, patches = self.forward(self._on_device(batch))
+            return Encoded(pooled.cpu().numpy(), patches.cpu().numpy() if tokens else None)
+
+    def fingerprint(self) -> str:
+        self._loaded()
+        return self._fingerprint
+
+    def points(self) -> tuple[str, ...]:
+        """`blocks.N.` and resid_pre, norm1, attn_out, resid_mid, norm2, mlp_out or resid_post; and the final `norm`."""
+        from benchkit_bird_mae.vit import points
+
+        return points(self.architecture)
+
+    def activations(self, batch: np.ndarray, points: Sequence[str]) -> Mapping[str, Float32[np.ndarray, "B T D"]]:
+        """At these places, class token first: T counts it. Only the blocks that lie before the last place are run."""
+        import torch
+
+        from benchkit_bird_mae.spectrogram import spectrogram
+
+        known = self.points()
+        for point in points:
+            if point not in known:
+                raise BenchkitError(
+                    f"{type(self).__name__} of {self.architecture} has no place '{point}'{did_you_mean(point, known)}"
+                )
+        model = self._loaded()
+        found: dict[str, np.ndarray] = {}
+
+        def keep(point: str, x: Any) -> None:
+            if point in points:
+                found[point] = x.float().cpu().numpy()
+
+        last = None if "norm" in points else max((int(point.split(".")[1]) for point in points), default=0)
+        with torch.inference_mode():
+            model(spectrogram(self._on_device(batch), self.recipe()), last=last, tap=keep)
+        return {point: found[point] for point in points}
+
+    def _loaded(self) -> Any:
+        if self.module is None:
+            raise BenchkitError(f"{type(self).__name__} has no weights yet: call setup(device) first")
+        return self.module
+
+    def _on_device(self, batch: np.ndarray) -> Any:
+        import torch
+
+        return torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._loaded().cls_token.device)

@@ -1,7 +1,6 @@
 """What a user may meet, each as one line that names the thing, the value and the way out."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 
 class BenchkitError(Exception):
@@ -38,8 +37,23 @@ class StoreError(BenchkitError):
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """`"; did you mean 'hsn'?"`, or nothing where no known name is near."""
-    near = get_close_matches(wrong, list(known), n=1, cutoff=0.5)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    near = min(known, key=lambda name: (_edits(wrong, name), name), default="")
+    return f"; did you mean '{near}'?" if near and _edits(wrong, near) <= max(len(wrong), len(near)) / 2 else ""
+
+
+def _edits(a: str, b: str) -> int:
+    """Letters to insert, remove, replace or swap with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        above, row = row, [i]
+        for j, y in enumerate(b, 1):
+            best = min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and a[i - 2] == y:
+                best = min(best, before[j - 2] + 1)
+            row.append(best)
+        before = above
+    return row[-1]
 
 
 def require(module: str, extra: str) -> None:

@@ -95,7 +95,7 @@ def _check_data(
     seen = {
         s: np.union1d(rows.get(s, np.empty(0, np.int64)), tested.get(s, np.empty(0, np.int64))) for s in data.labels
     }
-    aligned = {s: (data.pooled(s, r), data.labels[s][r]) for s, r in seen.items()}
+    aligned = {s: (data.pooled(s, r), data.labels[s], r) for s, r in seen.items()}
     x_train = np.concatenate([data.pooled(s, r) for s, r in rows.items()])
     apart = set(rows).isdisjoint(tested)
     x_test = np.concatenate([data.pooled(s, r) for s, r in tested.items()]) if apart else None
@@ -126,7 +126,8 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
     measured = metrics.evaluate(
         task.metrics, labels, scores, problem, fold=fold, replicates=replicates, progress=progress
     )
-    found = [*context.checks, checks.check_chance(measured[0], context.chance)]
+    n_test = len(labels) // len(data.folds)
+    found = [*context.checks, checks.check_chance(measured[0], context.chance, n_test=n_test)]
     theirs = [
         p
         for p, model, classifier in context.published
@@ -138,7 +139,7 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
         (permuted,) = metrics.evaluate(
             task.metrics[:1], labels, result.shuffled, problem, fold=fold, replicates=replicates
         )
-        found.append(checks.check_shuffled(permuted, context.chance))
+        found.append(checks.check_shuffled(permuted, measured[0], context.chance, n_test))
     used = [data.labels[f.train_split][data.subset(f, cell)] for f in data.folds]
     n_train = np.sum([_positives(y, problem.n_classes) for y in used], axis=0) // len(used)
     record = context.record | result.record

@@ -121,12 +121,13 @@ def test_metrics_that_no_paper_reports_are_no_gap():
 
 
 def test_a_fit_on_permuted_labels_that_beats_chance_fails():
-    check = check_shuffled(Metric("cmap", 0.45, 0.4, 0.5), 0.05, 500)
+    check = check_shuffled(Metric("cmap", 0.45, 0.4, 0.5), Metric("cmap", 0.5), 0.05, 500)
     assert (check.name, check.status) == ("shuffled", "fail")
     assert "knows the answers" in check.summary
-    assert check_shuffled(Metric("cmap", 0.08, 0.06, 0.1), 0.05, 500).status == "ok"
-    assert check_shuffled(Metric("top1", 0.05), 0.1, 500).status == "ok"
-    assert check_shuffled(Metric("top1", 0.15), 0.1, 500).status == "fail"
+    assert check_shuffled(Metric("cmap", 0.08, 0.06, 0.1), Metric("cmap", 0.1), 0.05, 500).status == "ok"
+    assert check_shuffled(Metric("top1", 0.05), Metric("top1", 0.1), 0.1, 500).status == "ok"
+    assert check_shuffled(Metric("top1", 0.15), Metric("top1", 0.16), 0.1, 500).status == "fail"
+    assert check_shuffled(Metric("top1", 0.2), Metric("top1", 0.6), 0.1, 500).status == "ok"
 
 
 @pytest.mark.parametrize(("n", "c"), [(40, 10), (400, 10), (3000, 12)])
@@ -138,4 +139,4 @@ def test_random_scores_pass_as_shuffled_on_small_and_on_large_test_sets(n, c):
         problem = Problem("multilabel", c)
         scores = rng.normal(size=(n, c)).astype(np.float32)
         measured = evaluate(["cmap"], labels, scores, problem, replicates=100)[0]
-        assert check_shuffled(measured, chance("cmap", [(labels, labels)], problem), n).status == "ok"
+        assert check_shuffled(measured, measured, chance("cmap", [(labels, labels)], problem), n).status == "ok"

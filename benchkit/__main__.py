@@ -1,0 +1,5 @@
+"""`python -m benchkit ...` is `benchkit ...`."""
+
+from benchkit.cli import main
+
+main()

@@ -154,7 +154,7 @@ def render(
             for j, column in enumerate(table.column_keys)
             if (row, column) in table.best
         }
-        grid = tables.text_table(header, rows, bold=best, screen=screen)
+        grid = tables.text_table(header, rows, bold=best, fold=range(len(table.rows)), screen=screen)
         parts = [tables.clean(caption), grid, "\n".join(legend)]
         return "\n\n".join(part for part in parts if part)
     if format == "markdown":

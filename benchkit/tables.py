@@ -15,14 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
-from benchkit.progress import clock
-
 if TYPE_CHECKING:
     from benchkit.store.queries import RunRow
 
 Row = Sequence[str]
 GAP = "  "
-NARROWEST = 8
+NARROWEST = 7
 """Characters that folding leaves a column at least."""
 DIGITS = 3
 
@@ -63,16 +61,18 @@ def text_table(
     *,
     right: Collection[int] = (),
     bold: Collection[tuple[int, int]] = (),
+    fold: Collection[int] | None = None,
     screen: Screen = Screen(),
 ) -> str:
     """Aligned columns under a header of one or more lines.
 
     right: columns that are aligned to the right. bold: (row, column) of cells that stand out, where there is colour.
+    fold: columns that are made narrower first where a terminal is; any, if not given.
     """
     head, body = [[clean(c) for c in r] for r in header], [[clean(c) for c in r] for r in rows]
     widths = [max(map(columns_of, column)) for column in zip(*head, *body, strict=True)]
     if screen.width is not None:
-        widths = _fitted(widths, screen.width)
+        widths = _fitted(_fitted(widths, screen.width, fold), screen.width, None)
 
     def lines(row: list[str], number: int | None) -> list[str]:
         folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
@@ -81,6 +81,7 @@ def text_table(
             parts = []
             for j, (cell, width) in enumerate(zip(folded, widths, strict=True)):
                 piece = _padded(cell[i] if i < len(cell) else "", width, right=j in right)
+                piece = piece.rstrip() if j == len(widths) - 1 else piece
                 stands_out = number is None or (number, j) in bold
                 parts.append(screen.bold(piece) if screen.color and stands_out else piece)
             made.append(GAP.join(parts).rstrip())
@@ -152,16 +153,15 @@ def _padded(text: str, width: int, *, right: bool) -> str:
     return space + text if right else text + space
 
 
-def _fitted(widths: list[int], width: int) -> list[int]:
-    """Widths that fit, taken from the widest columns, as far as they can give."""
-    widths = list(widths)
-    room = width - len(GAP) * (len(widths) - 1)
-    while sum(widths) > room and max(widths) > NARROWEST:
-        widest = max(widths)
-        second = max((w for w in widths if w < widest), default=NARROWEST)
-        share = -(-(sum(widths) - room) // widths.count(widest))
-        to = max(widest - share, second, NARROWEST)
-        widths = [to if w == widest else w for w in widths]
+def _fitted(widths: list[int], width: int, which: Collection[int] | None) -> list[int]:
+    """Widths that fit, taken from the widest of the columns that may give, as far as they can."""
+    widths, room = list(widths), width - len(GAP) * (len(widths) - 1)
+    may_give = range(len(widths)) if which is None else which
+    while sum(widths) > room:
+        widest = max(may_give, key=lambda j: widths[j], default=None)
+        if widest is None or widths[widest] <= NARROWEST:
+            break
+        widths[widest] -= 1
     return widths
 
 
@@ -179,11 +179,11 @@ def _fold(text: str, width: int) -> list[str]:
 # -------------------------------------------------------------------------------------------------------------- numbers
 
 
-def number(value: float | None, digits: int = DIGITS) -> str:
+def number(value: int | float | None, digits: int = DIGITS) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def interval(low: float | None, high: float | None, digits: int = DIGITS) -> str:
+def interval(low: int | float | None, high: int | float | None, digits: int = DIGITS) -> str:
     return "" if low is None or high is None else f"[{number(low, digits)}, {number(high, digits)}]"
 
 
@@ -191,7 +191,7 @@ def training_size(n_train: int) -> str:
     return "all" if n_train == -1 else str(n_train)
 
 
-def memory(n_bytes: float) -> str:
+def memory(n_bytes: int | float) -> str:
     """Bytes as 512 B, 1.4 kB, 3.0 GB: powers of 1000."""
     for unit in ("B", "kB", "MB", "GB"):
         if n_bytes < 1000:
@@ -216,7 +216,7 @@ def ago(then: str, now: datetime | None = None) -> str:
 
 RUNS_HEADER = (
     "run", "task", "model", "classifier", "n_train", "seed", "metric", "value", "95 % interval", "chance", "checks",
-    "finished", "took",
+    "finished",
 )  # fmt: skip
 
 
@@ -226,11 +226,11 @@ def runs_table(runs: "Sequence[RunRow]", screen: Screen = Screen()) -> str:
         (
             str(r.run) if r.current else f"({r.run})", r.task, r.model, r.classifier, training_size(r.n_train),
             str(r.seed), r.metric, number(r.value), interval(r.low, r.high), number(r.chance),
-            " ".join(r.marks) or "ok", ago(r.finished_at), clock(r.wall_s),
+            " ".join(r.marks) or "ok", ago(r.finished_at),
         )
         for r in runs
     ]  # fmt: skip
-    return text_table([RUNS_HEADER], rows, right=(0, 4, 5, 7, 9, 12), screen=screen)
+    return text_table([RUNS_HEADER], rows, right=(0, 4, 5, 7, 9), fold=(1, 2, 3, 10), screen=screen)
 
 
 def print_runs(path: Path, runs: Sequence[int]) -> None:

@@ -6,14 +6,29 @@ Every import that is not needed to print `--help` happens inside the command tha
 import os
 import sys
 import warnings
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from benchkit.errors import BenchkitError
 
+
+class _Group(TyperGroup):
+    """Typer would end a command that was interrupted, or that nobody reads any more, in its own way and words."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            fail("interrupted; what was finished is kept, the same command goes on from there", code=130)
+        except BrokenPipeError:
+            _leave_quietly()
+
+
 app = typer.Typer(
     name="benchkit",
+    cls=_Group,
     help="Benchmarks frozen backbones: every (task, model, classifier, n_train) cell once, kept for good.",
     no_args_is_help=True,
     add_completion=False,
@@ -30,17 +45,23 @@ def main() -> None:
         group.register(app)
     warnings.showwarning = _show_warning
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a reader that is gone is no error
     except BenchkitError as e:
         fail(str(e))
-    except BrokenPipeError:  # `benchkit ls | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        fail("interrupted; what was finished is kept, the same command goes on from there", code=130)
+    except BrokenPipeError:
+        _leave_quietly()
 
 
-def fail(message: str, code: int = 1) -> None:
+def _leave_quietly() -> NoReturn:
+    """`benchkit ls | head` has read enough."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.exit(0)
+
+
+def fail(message: str, code: int = 1) -> NoReturn:
     """One line on stderr, and out."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -108,7 +108,7 @@ def _overview(found: "list[Description]", screen: Any) -> str:
         for d in found
     ]
     bold = {(i, len(header) - 2) for i, d in enumerate(found) if d.error}
-    return text_table([header], rows, bold=bold, screen=screen)
+    return text_table([header], rows, bold=bold, fold=(1, len(header) - 2), screen=screen)
 
 
 def _in_full(d: "Description", screen: Any) -> str:

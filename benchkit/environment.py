@@ -45,7 +45,7 @@ def describe(providers: dict[str, str], device: str, wall_s: float, cpu_s: float
         benchkit_version=benchkit.__version__,
         git_commit=commit,
         git_dirty=dirty,
-        argv=list(sys.argv),
+        argv=_command(),
         versions=versions,
         host=platform.node(),
         device=device_name(device),
@@ -112,6 +112,12 @@ def _version(dist: str) -> str:
         return version(dist)
     except PackageNotFoundError:
         return "?"
+
+
+def _command() -> list[str]:
+    """The command line; of the program its name alone, for a folder of one machine means nothing on another."""
+    program = Path(sys.argv[0]).name
+    return ["benchkit" if program == "__main__.py" else program, *sys.argv[1:]]
 
 
 def _cpu_seconds() -> float:

@@ -39,9 +39,9 @@ app = typer.Typer(
 
 def main() -> None:
     """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
-    from benchkit.cli import catalog, read, run
+    from benchkit.cli import catalog, data, read, run
 
-    for group in (run, read, catalog):
+    for group in (run, read, catalog, data):
         group.register(app)
     warnings.showwarning = _show_warning
     try:

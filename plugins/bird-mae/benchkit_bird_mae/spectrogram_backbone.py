@@ -67,6 +67,11 @@ class SpectrogramBackbone(Backbone):
         """Known without loading weights. Raises BenchkitError for an unreadable configuration."""
 
     @property
+    def stored(self) -> Architecture:
+        """The checkpoint's, where another one runs."""
+        return self.architecture
+
+    @property
     @abstractmethod
     def samples(self) -> int:
         """Length of the clip that the model sees, at `sample_rate`."""
@@ -78,6 +83,9 @@ class SpectrogramBackbone(Backbone):
     @abstractmethod
     def pretrained(self) -> tuple[dict[str, Any], str]:
         """The checkpoint's tensors by name, and what it is called in an error. Raises BenchkitError."""
+
+    def adapt(self, model: Any) -> None:
+        """Makes of a model as `stored` one as `architecture`, in place."""
 
     @property
     def dim(self) -> int:
@@ -99,13 +107,13 @@ class SpectrogramBackbone(Backbone):
         from benchkit_bird_mae.vit import random_weights
         from benchkit_bird_mae.weights import build, digest
 
-        arch = self.architecture
         if self.params.init == "random":
-            weights, source = random_weights(arch, self.params.seed), "the random initialisation"
+            weights, source = random_weights(self.stored, self.params.seed), "the random initialisation"
         else:
             weights, source = self.pretrained()
-        model = build(arch, weights, source)
-        self._fingerprint = digest(arch, model.state_dict())
+        model = build(self.stored, weights, source)
+        self._fingerprint = digest(self.stored, model.state_dict())
+        self.adapt(model)
         if self.params.dtype == "bfloat16":
             model.lower_precision(torch.bfloat16)
         try:

@@ -95,7 +95,6 @@ class ViT(nn.Module):
 
     def __init__(self, arch: Architecture) -> None:
         super().__init__()
-        self.arch = arch
         self.cls_token = nn.Parameter(torch.empty(1, 1, arch.width))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + arch.patches, arch.width))
         self.patch_embed = PatchEmbed(arch)
@@ -181,8 +180,8 @@ def _draw(model: ViT, arch: Architecture, generator: torch.Generator) -> Iterato
 def sincos_positions(arch: Architecture) -> Float32[Tensor, "1 N D"]:
     """The fixed positions of Audio-MAE and Bird-MAE, zeros for the class token.
 
-    Both number the grid frequency first (8 rows of T / 8) while their patches come time first, so the two coordinates
-    that a token is given are not its own time and frequency. The models were trained so, and it is kept.
+    Both number the grid frequency first (for 512 frames, 8 rows of 32) while their patches come time first, so the two
+    coordinates that a token is given are not its own time and frequency. The models were trained so, and it is kept.
     """
     columns, _ = arch.grid
     token = torch.arange(arch.patches, dtype=torch.float64)

@@ -25,7 +25,7 @@ def fetch(
     task: Annotated[str, typer.Option(help="A task whose data is on the hub, as in 'hsn'.")],
     to: Annotated[Path, typer.Option(help="Folder for the copy; made where it is missing.")],
 ) -> None:
-    """Copies a task's data into a folder, whole and checked, for machines without a network; resumes where it stopped."""
+    """Copies a task's data into a folder, for machines without a network: whole, checked, resuming where it stopped."""
     from benchkit import fetch as fetching
     from benchkit.progress import for_stream
 

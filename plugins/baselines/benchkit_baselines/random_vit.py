@@ -1,0 +1,111 @@
+"""random-vit: an untrained vision transformer, the control that every learnt model must beat."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from jaxtyping import Float32, UInt8
+
+from benchkit.errors import BenchkitError, did_you_mean
+from benchkit.fingerprint import fingerprint
+from benchkit.interfaces import Encoded
+from benchkit.spec import param
+from benchkit_baselines.images import coloured, resized
+from benchkit_baselines.waves import MelParams, WaveBackbone
+
+if TYPE_CHECKING:
+    from benchkit_baselines.vit import ViT
+
+PLACES = ("resid_pre", "norm1", "attn_out", "norm2", "mlp_out", "resid_post")
+"""Within each block, in the order of the computation."""
+
+
+@dataclass(frozen=True)
+class RandomViTParams(MelParams):
+    """The fields of MelParams count for recordings only, `size` for images only."""
+
+    n_mels: int = param(128, low=1, high=1024, help="mel bands of the spectrogram")
+    size: int = param(64, low=1, high=1024, help="images are resized to this many pixels a side")
+    patch: int = param(16, low=1, high=256, help="side of a patch: pixels, or mel bands and frames")
+    width: int = param(192, low=4, high=4096, help="dimension of a token")
+    depth: int = param(12, low=1, high=64, help="blocks")
+    heads: int = param(3, low=1, high=64, help="attention heads")
+    pool: Literal["mean", "cls"] = param("mean", help="mean of the patch tokens, or the class token")
+    seed: int = param(0, low=0, high=2**31 - 1, help="of the weights")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.width % 4 or self.width % self.heads:
+            raise ValueError(f"width={self.width} must be a multiple of 4 and of heads={self.heads}")
+        if self.top_db is None:
+            raise ValueError("top_db=none leaves the spectrogram without a scale: give a number")
+
+
+class RandomViT(WaveBackbone):
+    """A ViT (Dosovitskiy et al. 2021; pre-norm, class token, fixed 2-D sine-cosine positions) with random weights.
+
+    Images: resized to `size` x `size`, grey repeated to three channels, scaled to -1 to 1. Recordings: cut or padded as
+    in WaveBackbone, log-mel levels relative to the recording's loudest, `top_db` below it to 0 scaled to -1 to 1,
+    padded with -1 in time to whole patches; rows of the grid are mel bands.
+
+    pooled: after the final LayerNorm. tokens: the patch tokens there, [B, T, width], row by row of the grid. At the
+    places inside (`points`), the class token comes first: [B, 1 + T, width], and in each block
+    resid_post = resid_pre + attn_out + mlp_out, norm1 is what attention sees, norm2 what the MLP sees.
+    """
+
+    Params = RandomViTParams
+    params: RandomViTParams
+    modalities = ("image", "audio")
+
+    def __init__(self, params: RandomViTParams | None = None) -> None:
+        super().__init__(params)
+        self._model: ViT | None = None
+
+    @property
+    def dim(self) -> int:
+        return self.params.width
+
+    def preprocess(
+        self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]
+    ) -> Float32[np.ndarray, " fixed"] | UInt8[np.ndarray, "size size 3"]:
+        """A recording as a waveform of one length, an image as a square of bytes: small to send to the device.
+
+        Raises BenchkitError where patches do not tile it.
+        """
+        p = self.params
+        side, name = (p.n_mels, "n_mels") if raw.ndim == 1 else (p.size, "size")
+        if side % p.patch:
+            raise BenchkitError(f"random-vit: patches of {p.patch} do not tile {name}={side}: give a multiple")
+        if raw.ndim == 1:
+            return super().preprocess(raw)
+        return coloured(resized(raw, p.size), "rgb")
+
+    def setup(self, device: str) -> None:
+        from benchkit_baselines.vit import build
+
+        self._model = build(self.params, device)
+
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        x_btd, _ = self._vit().run(batch)
+        pooled = x_btd[:, 0] if self.params.pool == "cls" else x_btd[:, 1:].mean(dim=1)
+        return Encoded(pooled.cpu().numpy(), x_btd[:, 1:].cpu().numpy() if tokens else None)
+
+    def points(self) -> tuple[str, ...]:
+        return tuple(f"blocks.{i}.{place}" for i in range(self.params.depth) for place in PLACES)
+
+    def activations(self, batch: np.ndarray, points: Sequence[str]) -> Mapping[str, Float32[np.ndarray, "B T D"]]:
+        known = self.points()
+        for point in points:
+            if point not in known:
+                raise BenchkitError(f"random-vit has no point '{point}'{did_you_mean(point, known)}")
+        _, seen = self._vit().run(batch, frozenset(points))
+        return {point: seen[point].cpu().numpy() for point in points}
+
+    def fingerprint(self) -> str:
+        return fingerprint(self._vit().digests())
+
+    def _vit(self) -> "ViT":
+        if self._model is None:
+            raise BenchkitError("random-vit has no weights before setup(device)")
+        return self._model

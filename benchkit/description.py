@@ -26,8 +26,8 @@ class Parameter:
     name: str
     type: str
     default: str | None
-    low: float | None
-    high: float | None
+    low: int | float | None
+    high: int | float | None
     help: str
 
     @property

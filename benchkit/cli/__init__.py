@@ -6,6 +6,7 @@ Every import that is not needed to print `--help` happens inside the command tha
 import os
 import sys
 import warnings
+from functools import cache
 from typing import Any, NoReturn
 
 import typer
@@ -37,12 +38,19 @@ app = typer.Typer(
 )
 
 
-def main() -> None:
-    """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
+@cache
+def with_commands() -> typer.Typer:
+    """The app with every command."""
     from benchkit.cli import catalog, data, read, run
 
     for group in (run, read, catalog, data):
         group.register(app)
+    return app
+
+
+def main() -> None:
+    """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
+    with_commands()
     warnings.showwarning = _show_warning
     try:
         try:

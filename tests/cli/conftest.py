@@ -59,7 +59,7 @@ def script() -> Callable[..., Ran]:
 
     def invoke(*words: object, **environment: str) -> Ran:
         done = subprocess.run(
-            [sys.executable, "-m", "benchkit.cli", *map(str, words)],
+            [sys.executable, "-m", "benchkit", *map(str, words)],
             capture_output=True, text=True, stdin=subprocess.DEVNULL, env=os.environ | environment, timeout=60,
         )  # fmt: skip
         return Ran(done.returncode, done.stdout, done.stderr)
@@ -74,7 +74,7 @@ def terminal() -> Callable[..., Ran]:
     def invoke(*words: object, width: int = 80, type_in: str = "", **environment: str) -> Ran:
         master, slave = pty.openpty()
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchkit.cli", *map(str, words)],
+            [sys.executable, "-m", "benchkit", *map(str, words)],
             stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that ^C reaches it as a signal
             env=os.environ | {"COLUMNS": str(width), "LINES": "50", "TERM": "xterm"} | environment,

@@ -132,7 +132,7 @@ def test_a_control_character_in_a_name_does_not_reach_the_terminal(cli, tmp_path
 
 
 def test_a_reader_that_stops_reading_is_no_error(registry: Path) -> None:
-    command = f"{sys.executable} -m benchkit.cli sql 'SELECT * FROM metrics a, metrics b' --format csv --db {registry}"
+    command = f"{sys.executable} -m benchkit sql 'SELECT * FROM metrics a, metrics b' --format csv --db {registry}"
     done = subprocess.run(
         ["bash", "-c", f"{command} | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True, text=True
     )

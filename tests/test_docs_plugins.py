@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,7 +59,7 @@ def call(command: str, folder: Path) -> str:
     local = command
     if command.startswith("uv pip install"):
         ours = {"benchkit": ROOT, "benchkit-digits": ROOT / "tasks" / "digits"}
-        words = [str(ours.get(word, word)) for word in command.split()]
+        words = [shlex.quote(str(ours.get(word, word))) for word in command.split()]
         # Without the refresh uv would take a wheel that it once built from older files of the checkout.
         local = " ".join([*words, *(f"--refresh-package={name}" for name in ours)])
     done = subprocess.run(local, shell=True, cwd=folder, env=environment(folder), capture_output=True, text=True)

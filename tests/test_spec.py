@@ -451,6 +451,7 @@ def test_local_path_decides_what_is_local_and_never_raises(tmp_path: Path) -> No
         ("bare,k=3", "model 'bare' has no parameter 'k' (it has none)"),
         ("every,k=five", "model 'every': parameter 'k' is 'five', not a whole number"),
         ("every,k=1.5", "not a whole number"),
+        ("every,k=\u0663", "is '\u0663', not a whole number"),
         ("every,k=0", "is 0, below the least allowed, 1"),
         ("every,k=101", "is 101, above the most allowed, 100"),
         ("every,lr=-0.5", "is -0.5, below the least allowed, 0"),

@@ -3,6 +3,7 @@
 import runpy
 import shutil
 import sqlite3
+from itertools import pairwise
 from pathlib import Path
 
 from benchkit.report import Cell
@@ -31,8 +32,8 @@ def test_the_example_holds_the_quick_start(tmp_path: Path) -> None:
         reports = load_reports(store, runs)
     first, grid = runpy.run_path(str(ROOT / "docs" / "make_example.py"))["quick_start"]()
     assert first == ["run", "--task", "digits", "--model", "pixels"]
-    sizes = [int(n) for flag, n in zip(grid, grid[1:], strict=False) if flag == "--n-train"]
-    seeds = [int(n) for flag, n in zip(grid, grid[1:], strict=False) if flag == "--seed"]
+    sizes = [int(n) for flag, n in pairwise(grid) if flag == "--n-train"]
+    seeds = [int(n) for flag, n in pairwise(grid) if flag == "--seed"]
     expected = {
         Cell("digits", model, probe, n, seed)
         for model in ("pixels", "random-vit")

@@ -94,7 +94,10 @@ def main() -> None:
         os.dup2(null.fileno(), 0)
     os.dup2(2, 1)
     tasks: queue.SimpleQueue[Chunk] = queue.SimpleQueue()
-    hello: Hello = pickle.load(tasks_in)
+    try:
+        hello: Hello = pickle.load(tasks_in)
+    except EOFError:  # the parent ended before it had begun
+        return
     threading.Thread(target=_read_tasks, args=(tasks_in, tasks), daemon=True).start()
     backbone: Backbone | Failure
     try:

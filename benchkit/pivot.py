@@ -1,6 +1,6 @@
 """The table of results: cells of the registry arranged by rows and columns, and how that is written.
 
-made = pivot(queries.entries(store, filters), rows=("model", "classifier"), columns=("task",))
+made = pivot(entries(store, filters), rows=("model", "classifier"), columns=("task",))
 print(render(made, "markdown"))
 """
 
@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from benchkit import tables
 from benchkit.errors import BenchkitError, did_you_mean
-from benchkit.store.queries import Entry
+from benchkit.store import Store, queries
+from benchkit.store.queries import Entry, Filters
 
 Format = Literal["text", "markdown", "latex", "csv", "json"]
 Key = tuple[Any, ...]
@@ -43,13 +44,7 @@ class Pivot:
         return "task" in self.rows or "metric" in self.rows
 
 
-def pivot(
-    entries: Sequence[Entry],
-    rows: Sequence[str] | None = None,
-    columns: Sequence[str] | None = None,
-    *,
-    higher_is_better: Callable[[str], bool] = lambda metric: True,
-) -> Pivot:
+def pivot(entries: Sequence[Entry], rows: Sequence[str] | None = None, columns: Sequence[str] | None = None) -> Pivot:
     """Default: models and classifiers in rows, tasks in columns. A dimension that is in neither and varies is added:
     model and classifier to the rows, task and n_train to the columns, the metric to where the task is. Raises
     BenchkitError for a name that is none.
@@ -60,7 +55,8 @@ def pivot(
         across = tuple(d for d in ("task",) if d not in down)
     if twice := set(down) & set(across):
         raise BenchkitError(f"'{min(twice)}' cannot be in rows and columns at once")
-    values = {d: {getattr(e, d) for e in entries} for d in DIMENSIONS}
+    listed = dict(zip(Entry._fields, zip(*entries, strict=True), strict=True)) if entries else {}
+    values = {d: set(listed.get(d, ())) for d in DIMENSIONS}
     added = tuple(d for d in DIMENSIONS if len(values[d]) > 1 and d not in down and d not in across)
     go_down = {"model", "classifier"} | ({"metric"} if "task" in down else set())
     down += tuple(d for d in added if d in go_down)
@@ -68,23 +64,35 @@ def pivot(
     if not across:
         across = ("metric",) if "metric" not in down else ("n_train",)
         down = tuple(d for d in down if d not in across)
-    cells: dict[tuple[Key, Key], Entry] = {}
-    for e in entries:
-        place = tuple(getattr(e, d) for d in down), tuple(getattr(e, d) for d in across)
-        assert place not in cells, place
-        cells[place] = e
+    row_keys, column_keys = (
+        list(zip(*(listed[d] for d in names), strict=True)) if names and entries else [()] * len(entries)
+        for names in (down, across)
+    )
+    cells = dict(zip(zip(row_keys, column_keys, strict=True), entries, strict=True))
+    assert len(cells) == len(entries), "two entries in one place"
     fixed = {d: next(iter(v)) for d, v in values.items() if len(v) == 1 and d not in down + across and v != {None}}
     mixed = "task" in down or "metric" in down
     return Pivot(
         down,
         across,
-        tuple(sorted({row for row, _ in cells}, key=_order)),
-        tuple(sorted({column for _, column in cells}, key=_order)),
+        tuple(sorted(set(row_keys), key=_order)),
+        tuple(sorted(set(column_keys), key=_order)),
         cells,
         fixed,
         tuple(d for d in added if d != "metric") if rows is not None or columns is not None else (),
-        _best(cells, mixed, higher_is_better),
+        _best(cells, mixed),
     )
+
+
+def entries(
+    store: Store,
+    filters: Filters,
+    metrics: Sequence[str] = (),
+    rows: Sequence[str] | None = None,
+    columns: Sequence[str] | None = None,
+) -> list[Entry]:
+    """What `pivot` arranges by these rows and columns: seeds are taken together, unless they are one of them."""
+    return queries.entries(store, filters, metrics, each_seed="seed" in (*(rows or ()), *(columns or ())))
 
 
 def _checked(names: Iterable[str]) -> tuple[str, ...]:
@@ -102,17 +110,15 @@ def _order(key: Key) -> tuple[Any, ...]:
     return tuple((part == -1, part) if isinstance(part, int) else (False, part) for part in key)
 
 
-def _best(
-    cells: dict[tuple[Key, Key], Entry], mixed: bool, higher_is_better: Callable[[str], bool]
-) -> frozenset[tuple[Key, Key]]:
+def _best(cells: dict[tuple[Key, Key], Entry], mixed: bool) -> frozenset[tuple[Key, Key]]:
+    """Of every metric the higher value is the better one (docs/schema.md)."""
     groups: dict[Any, list[tuple[Key, Key]]] = {}
     for place, e in cells.items():
         groups.setdefault((e.task, e.metric) if mixed else place[1], []).append(place)
     found: set[tuple[Key, Key]] = set()
     for places in groups.values():
         if len(places) > 1:  # the only number is not the best one
-            pick = max if higher_is_better(cells[places[0]].metric) else min
-            top = pick(cells[p].value for p in places)
+            top = max(cells[p].value for p in places)
             found.update(p for p in places if cells[p].value == top)
     return frozenset(found)
 

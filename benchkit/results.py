@@ -17,7 +17,7 @@ from jaxtyping import Float32, Int32
 
 from benchkit.errors import StoreError, require
 from benchkit.interfaces import Labels
-from benchkit.pivot import Pivot, pivot
+from benchkit.pivot import Pivot, entries, pivot
 from benchkit.report import Report
 from benchkit.store import Store, open_store, queries
 from benchkit.store.queries import Filters
@@ -139,11 +139,8 @@ class Results:
         **filters: Any,
     ) -> Pivot:
         """The same as records, for benchkit.pivot.render."""
-        from benchkit.metrics import METRICS
-
-        each_seed = "seed" in (*(rows or ()), *(columns or ()))
-        found = queries.entries(self._store, _filters(**filters), _names(metric), each_seed=each_seed)
-        return pivot(found, rows, columns, higher_is_better=lambda m: m not in METRICS or METRICS[m].higher_is_better)
+        found = entries(self._store, _filters(**filters), _names(metric), rows, columns)
+        return pivot(found, rows, columns)
 
     def report(self, run: int | str) -> Report:
         """Everything about one run: its number, the beginning of its uuid, or "last"."""

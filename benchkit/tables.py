@@ -6,6 +6,7 @@ out where NO_COLOR (https://no-color.org) is set.
 
 import csv
 import io
+import itertools
 import os
 import shutil
 import sys
@@ -70,21 +71,24 @@ def text_table(
     fold: columns that are made narrower first where a terminal is; any, if not given.
     """
     head, body = [[clean(c) for c in r] for r in header], [[clean(c) for c in r] for r in rows]
-    widths = [max(map(columns_of, column)) for column in zip(*head, *body, strict=True)]
+    natural = [max(map(columns_of, column)) for column in zip(*head, *body, strict=True)]
+    widths = natural
     if screen.width is not None:
-        widths = _fitted(_fitted(widths, screen.width, fold), screen.width, None)
+        widths = _fitted(_fitted(natural, screen.width, fold), screen.width, None)
+    last = len(widths) - 1
 
     def lines(row: list[str], number: int | None) -> list[str]:
-        folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+        pieces: Any = [row]
+        if widths != natural:
+            folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
+            pieces = itertools.zip_longest(*folded, fillvalue="")
         made = []
-        for i in range(max(map(len, folded), default=1)):
-            parts = []
-            for j, (cell, width) in enumerate(zip(folded, widths, strict=True)):
-                piece = _padded(cell[i] if i < len(cell) else "", width, right=j in right)
-                piece = piece.rstrip() if j == len(widths) - 1 else piece
-                stands_out = number is None or (number, j) in bold
-                parts.append(screen.bold(piece) if screen.color and stands_out else piece)
-            made.append(GAP.join(parts).rstrip())
+        for piece in pieces:
+            cells = [_padded(c, w, right=j in right) for j, (c, w) in enumerate(zip(piece, widths, strict=True))]
+            if screen.color:
+                cells[last] = cells[last].rstrip()
+                cells = [screen.bold(c) if number is None or (number, j) in bold else c for j, c in enumerate(cells)]
+            made.append(GAP.join(cells).rstrip())
         return made
 
     rule = GAP.join("-" * width for width in widths)
@@ -141,7 +145,7 @@ def clean(text: str) -> str:
 
 def columns_of(text: str) -> int:
     """How many columns of a terminal it takes."""
-    if text.isascii():
+    if text.isascii() or max(text) < "\u0300":  # Latin letters: nothing wide, nothing that combines
         return len(text)
     from rich.cells import cell_len
 

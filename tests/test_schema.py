@@ -9,6 +9,7 @@ import peewee
 import pytest
 
 from benchkit.errors import StoreError
+from benchkit.metrics import METRICS
 from benchkit.report import Report, seal
 from benchkit.store import Store, open_store
 from benchkit.store.migrations import APPLICATION_ID, VERSION
@@ -117,6 +118,10 @@ def test_the_examples_in_python_run_on_a_registry(
     exec(examples[1], known)
     assert list(known["frame"].value) == [0.9]
     known["connection"].close()
+
+
+def test_of_every_metric_higher_is_better_as_the_document_says() -> None:
+    assert [m.name for m in METRICS.values() if not m.higher_is_better] == []
 
 
 def test_the_tables_are_strict(store: Store) -> None:

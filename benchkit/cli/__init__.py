@@ -12,11 +12,21 @@ from typing import Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from benchkit.cli.light import lighten
 from benchkit.errors import BenchkitError
 
 
 class _Group(TyperGroup):
     """Typer would end a command that was interrupted, or that nobody reads any more, in its own way and words."""
+
+    def get_params(self, ctx: Any) -> Any:
+        return lighten(super().get_params(ctx))
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        command = super().get_command(ctx, name)
+        if command is not None:
+            lighten(command.get_params(ctx))
+        return command
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -34,7 +44,8 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,  # plain words: half the time to print, and the same in a pipe
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 
 

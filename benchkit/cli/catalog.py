@@ -20,7 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def plugins(json: Json = False) -> None:
-    """Lists every installed plugin, what it provides and, where it failed to load, why."""
+    """Lists plugins, what each provides, and why one failed."""
     from benchkit.plugins import discover
     from benchkit.tables import Screen, emit, text_table
 
@@ -46,22 +46,22 @@ def plugins(json: Json = False) -> None:
 
 
 def tasks(name: Name = None, params: Params = False, json: Json = False) -> None:
-    """Lists tasks, their parameters and where they come from."""
+    """Lists tasks and their parameters."""
     _list("task", name, params, json)
 
 
 def models(name: Name = None, params: Params = False, json: Json = False) -> None:
-    """Lists backbones, their checkpoints, parameters and where they come from."""
+    """Lists backbones, their checkpoints and parameters."""
     _list("model", name, params, json)
 
 
 def classifiers(name: Name = None, params: Params = False, json: Json = False) -> None:
-    """Lists classifiers (probes), their parameters and where they come from."""
+    """Lists classifiers (probes) and their parameters."""
     _list("classifier", name, params, json)
 
 
 def scorers(name: Name = None, params: Params = False, json: Json = False) -> None:
-    """Lists prototype scorers, their parameters and where they come from."""
+    """Lists prototype scorers and their parameters."""
     _list("scorer", name, params, json)
 
 

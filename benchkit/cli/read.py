@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")]
 Task = Annotated[
-    list[str] | None, typer.Option(help="Only this task; a glob pattern like 'esc50*' will do. Repeatable.")
+    list[str] | None, typer.Option(metavar="GLOB", help="Only this task, or a pattern like 'esc50*'. Repeatable.")
 ]
-Model = Annotated[list[str] | None, typer.Option(help="Only this model, or a glob pattern. Repeatable.")]
-Classifier = Annotated[list[str] | None, typer.Option(help="Only this classifier, or a glob pattern. Repeatable.")]
-NTrain = Annotated[list[int] | None, typer.Option(help="Only this training size; -1 is all. Repeatable.")]
-Seed = Annotated[list[int] | None, typer.Option(help="Only this seed. Repeatable.")]
+Model = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only this model, or a pattern. Repeatable.")]
+Classifier = Annotated[
+    list[str] | None, typer.Option(metavar="GLOB", help="Only this classifier, or a pattern. Repeatable.")
+]
+NTrain = Annotated[
+    list[int] | None, typer.Option(metavar="INT", help="Only this training size; -1 is all. Repeatable.")
+]
+Seed = Annotated[list[int] | None, typer.Option(metavar="INT", help="Only this seed. Repeatable.")]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, every number in full.")]
 
 
@@ -96,11 +100,15 @@ def show(
 def table(
     rows: Annotated[
         str | None,
-        typer.Option(help="What goes down, of task, model, classifier, n_train, seed (default: model,classifier)."),
+        typer.Option(
+            metavar="NAMES",
+            help="What goes down, of task, model, classifier, n_train, seed (default: model,classifier).",
+        ),
     ] = None,
-    cols: Annotated[str | None, typer.Option(help="What goes across (default: task).")] = None,
+    cols: Annotated[str | None, typer.Option(metavar="NAMES", help="What goes across (default: task).")] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="What is shown (default: each task's primary metric). Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="NAME", help="What is shown (default: each task's primary metric). Repeatable."),
     ] = None,
     task: Task = None,
     model: Model = None,
@@ -117,15 +125,16 @@ def table(
 
     A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
     """
-    from benchkit.pivot import render
-    from benchkit.results import Results
+    from benchkit.pivot import entries, pivot, render
+    from benchkit.store import open_store
     from benchkit.tables import Screen, emit
 
     chosen = _filters(task, model, classifier, n_train, seed)
-    with Results(db) as results:
-        made = results.pivot(_listed(rows), _listed(cols), metric or (), **vars(chosen))
+    down, across = _listed(rows), _listed(cols)
+    with open_store(db, create=False) as store:
+        made = pivot(entries(store, chosen, metric or [], down, across), down, across)
         if not made.cells:
-            _note(_why_empty(results.store, chosen, metric or []))
+            _note(_why_empty(store, chosen, metric or []))
         elif made.added:
             several = " and ".join(made.added)
             _note(f"{several} differ{'s' if len(made.added) == 1 else ''} among these runs, and so is in the table too")
@@ -158,9 +167,10 @@ def rm(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     db: Db = None,
 ) -> None:
-    """Removes runs and their predictions: those that are named, or all that match the filters, superseded ones too.
+    """Removes runs and their predictions.
 
-    It shows them and asks first. Where a cell loses its current run, the newest that is left takes its place.
+    Those that are named, or all that match the filters, superseded ones too. It shows them and asks first. Where a cell
+    loses its current run, the newest that is left takes its place.
     """
     from benchkit.errors import BenchkitError
     from benchkit.store import open_store, queries

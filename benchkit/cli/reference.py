@@ -68,7 +68,7 @@ def _names(name: str, kind: Any, info: OptionInfo) -> str:
     if _plain(kind) is bool:
         names = declared or [f"--{spelled}", f"--no-{spelled}"]
         return ", ".join(f"`{n}`" for n in names)
-    return ", ".join(f"`{n} {_type(kind)}`" for n in declared or [f"--{spelled}"])
+    return ", ".join(f"`{n} {info.metavar or _type(kind)}`" for n in declared or [f"--{spelled}"])
 
 
 def _meaning(kind: Any, info: OptionInfo, default: Any) -> str:

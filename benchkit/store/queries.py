@@ -8,6 +8,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, NamedTuple
 
 from benchkit.errors import StoreError, did_you_mean
@@ -249,6 +250,7 @@ def entries(
     ]  # fmt: skip
 
 
+@cache
 def _marks(text: str | None) -> tuple[tuple[str, str], ...]:
     """The marks of several runs, each once: "chance:fail labels:warn,labels:warn"."""
     if not text:

@@ -22,7 +22,8 @@ def test_every_command_and_every_option_that_help_shows_is_in_it() -> None:
 
     text = DOCUMENT.read_text()
     sections = dict(re.findall(r"^## benchkit (.+?)\n(.+?)(?=^## |\Z)", text, flags=re.M | re.S))
-    shown = re.findall(r"^[│|] (\w+) ", told(), flags=re.M)
+    listed = told()
+    shown = re.findall(r"^  (\w+) ", listed[listed.index("Commands:") :], flags=re.M)
     assert len(shown) >= 11
     assert {name.split()[0] for name in sections} == set(shown)
     for name, section in sections.items():
@@ -39,3 +40,16 @@ def test_what_there_is_not_is_refused(script, command: list[str], code: int) -> 
     ran = script(*command)
     assert (ran.code, ran.out) == (code, "")
     assert "Traceback" not in ran.err
+
+
+def test_values_are_converted_and_refused_as_typer_does(script, tmp_path: Path) -> None:
+    for words, said in (
+        (["ls", "--limit", "-3"], "greater than or equal to 0"),
+        (["ls", "--limit", "many"], "valid integer"),
+        (["ls", "--n-train", "1", "--n-train", "x"], "valid integer"),
+        (["table", "--format", "pdf"], "is not one of 'text', 'markdown', 'latex', 'csv', 'json'"),
+        (["table", "--digits", "16"], "less than or equal to 15"),
+    ):
+        ran = script(*words, "--db", tmp_path / "none.sqlite")
+        assert (ran.code, ran.out) == (2, ""), words
+        assert said in " ".join(ran.err.split())

@@ -31,7 +31,7 @@ class ScorerSuite(Suite):
     """By how much scores of equal fits may differ, relative to the largest."""
     dim: int = 24
     n_vectors: int = 4100
-    """How many activation vectors it is fitted on."""
+    """How many activation vectors it is fitted on: more than it has prototypes."""
 
     # ------------------------------------------------------------------------------------------------------ checks
 

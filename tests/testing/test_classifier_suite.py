@@ -133,6 +133,13 @@ class NaNWithoutExamples(Right):
             return Means((wanted.T @ features / wanted.sum(axis=0)[:, None]).astype(np.float32))
 
 
+class FitErrorOfTwoLines(Right):
+    def fit(self, features: np.ndarray, labels: np.ndarray, *args: Any, **options: Any) -> Fitted:
+        if len(labels) <= args[0].n_classes:
+            raise FitError("too few examples:\nlook at the log")
+        return super().fit(features, labels, *args, **options)
+
+
 class FirstHalf(Right):
     """Sees the first half of the training rows alone."""
 
@@ -170,11 +177,11 @@ class SeedsLost(Right):
         return super().fit_many(features, labels, problem, [Subset(s.rows, 0) for s in subsets], **options)
 
 
-class SubsetsSorted(Right):
+class SubsetsTurnedRound(Right):
     def fit_many(
         self, features: np.ndarray, labels: np.ndarray, problem: Problem, subsets: Sequence[Subset], **options: Any
     ) -> Iterator[Fitted]:
-        return super().fit_many(features, labels, problem, sorted(subsets, key=lambda s: len(s.rows)), **options)
+        return super().fit_many(features, labels, problem, subsets[::-1], **options)
 
 
 class OneTooFew(Right):
@@ -236,13 +243,14 @@ BROKEN: list[tuple[type[Classifier], str, str]] = [
     (WritesWhenScoring, SHAPE, "read-only"),
     (Negated, "it_learns_classes_that_are_far_apart", "accuracy is 0.00, below 0.9"),
     (Standardises, "constant_dimensions_do_no_harm", "holds NaN or infinity"),
-    (SplitsForValidation, "one_example_a_class_is_enough_to_fit", "one example a class: accuracy is"),
+    (SplitsForValidation, "one_example_a_class_is_enough_or_a_fit_error", "one example a class: accuracy is"),
+    (FitErrorOfTwoLines, "one_example_a_class_is_enough_or_a_fit_error", "a FitError must be one line"),
     (NaNWithoutExamples, "a_class_without_examples_gets_scores_or_a_fit_error", "holds NaN or infinity"),
     (FirstHalf, "the_order_of_training_rows_does_not_matter_to_whether_it_learns", "training rows sorted by class"),
     (Normalises, "the_score_of_an_example_does_not_depend_on_the_others", "among others and alone: they differ"),
     (GlobalGenerator, "one_seed_gives_one_result", "is a global generator used?"),
     (SeedsLost, "fit_many_gives_what_fit_gives", "scores of fit, and of fit_many (1)"),
-    (SubsetsSorted, "fit_many_gives_what_fit_gives", "scores of fit, and of fit_many (0)"),
+    (SubsetsTurnedRound, "fit_many_gives_what_fit_gives", "scores of fit, and of fit_many (0)"),
     (OneTooFew, "fit_many_gives_what_fit_gives", "fit_many gives 3 results for 4 subsets"),
     (RecordOfArrays, "the_record_of_a_fit_can_be_stored", "which JSON cannot hold"),
     (RecordOfNaN, "the_record_of_a_fit_can_be_stored", "which JSON cannot hold"),

@@ -57,7 +57,12 @@ class TestMLP(ClassifierSuite):
 
 
 class TestRandomScorer(ScorerSuite):
+    spec = "random,k=64"
+
+
+class TestRandomScorerByDefault(ScorerSuite):
     spec = "random"
+    n_vectors = 9000  # it has more prototypes than the suite has vectors
 
 
 class TestDigits(TaskSuite):

@@ -1,5 +1,7 @@
 """The Kaldi filterbank against the published feature extractor's output, and against the definition in plain numpy."""
 
+import threading
+
 import numpy as np
 import pytest
 import torch
@@ -106,7 +108,7 @@ def test_a_clips_values_do_not_depend_on_its_neighbours():
 def test_working_in_small_pieces_changes_nothing(monkeypatch, frames):
     waves = torch.randn(3, 16_000, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.3
     whole = fbank(waves, BIRD)
-    monkeypatch.setitem(kaldi.CHUNK_FRAMES, "cpu", frames)
+    monkeypatch.setattr(kaldi, "CHUNK_FRAMES", frames)
     np.testing.assert_allclose(fbank(waves, BIRD), whole, atol=1e-8)
 
 
@@ -116,7 +118,36 @@ def test_scratch_does_not_grow_with_the_clips(monkeypatch):
     monkeypatch.setattr(kaldi._Scratch, "empty", lambda n, *rest: asked.append(n) or empty(n, *rest))
     fbank(torch.zeros(1, 60 * 32_000), BIRD)
     fbank(torch.zeros(40, 32_000), BIRD)
-    assert max(asked) <= kaldi.CHUNK_FRAMES["cpu"]
+    assert max(asked) <= kaldi.CHUNK_FRAMES
+    assert len(asked) <= 2 * torch.get_num_threads()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_threads_change_no_value_and_are_left_as_they_were(monkeypatch, threads):
+    waves = torch.randn(9, 16_000, generator=torch.Generator().manual_seed(0))
+    expected = fbank(waves, BIRD)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads)
+        monkeypatch.setattr(kaldi, "CHUNK_FRAMES", 20)
+        np.testing.assert_allclose(fbank(waves, BIRD), expected, atol=1e-4)
+        assert torch.get_num_threads() == threads
+        seen = []
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        later.start()
+        later.join()
+        assert seen == [threads]
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad, torch.enable_grad])
+def test_it_runs_in_every_mode_and_asks_for_no_gradient(mode):
+    with mode():
+        found = fbank(torch.randn(4, 16_000, generator=torch.Generator().manual_seed(0)).requires_grad_(), BIRD)
+    assert not found.requires_grad
+    again = fbank(torch.randn(4, 16_000, generator=torch.Generator().manual_seed(0)), BIRD)
+    assert torch.equal(found, again)
 
 
 def test_a_waveform_shorter_than_a_frame_is_refused():

@@ -79,6 +79,11 @@ class LogReg(Classifier):
                     "C: give C, as in logreg,c=1, or more examples"
                 )
         split = hold_out("logreg", labels, problem, self.params.val, seed)
+        if not len(split.val):
+            raise FitError(
+                f"no class has enough of the {len(labels)} training examples for logreg to hold out a part and choose C:"
+                " give C, as in logreg,c=1, or more examples"
+            )
         x, y = features[split.train], labels[split.train]
         mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
         scale = x.std(axis=0, dtype=np.float64).astype(np.float32)

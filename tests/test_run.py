@@ -67,10 +67,9 @@ def test_predictions_reproduce_the_metric(tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     (report,) = run(db)
     with benchkit.open(db) as results:
-        frame = results.predictions(1)
-    guesses = np.stack(frame["scores"].to_list()).argmax(axis=1)
-    assert (guesses == frame["label"].to_numpy()).mean() == pytest.approx(report.value)
-    assert len(frame) == report.n_test
+        predictions = results.predictions(1)
+    assert (predictions.scores.argmax(axis=1) == predictions.labels).mean() == pytest.approx(report.value)
+    assert len(predictions.ids) == report.n_test
 
 
 def test_a_cell_that_fails_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -114,6 +113,7 @@ def test_shuffled_labels_fall_to_chance(tmp_path: Path) -> None:
     assert check.details["value"] < 0.3
 
 
+@pytest.mark.slow
 def test_folds_test_every_recording_once(tmp_path: Path, shared: Path) -> None:
     (report,) = benchkit.run(
         task=f"esc50,root={shared / 'data' / 'esc10'}", model="logmel", classifier="centroid", n_train=5,
@@ -123,9 +123,9 @@ def test_folds_test_every_recording_once(tmp_path: Path, shared: Path) -> None:
     assert report.record["n_train_per_fold"] == [50] * 5
     assert report.value > report.chance + 0.2
     with benchkit.open(tmp_path / "r.sqlite") as results:
-        frame = results.predictions(1)
-    assert frame["id"].nunique() == 400
-    assert frame["fold"].value_counts().to_dict() == dict.fromkeys(range(5), 80)
+        predictions = results.predictions(1)
+    assert len(set(predictions.ids)) == 400
+    assert np.bincount(predictions.folds).tolist() == [80] * 5
 
 
 # ------------------------------------------------------------------------------------------------------------- mistakes

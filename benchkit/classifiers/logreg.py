@@ -81,7 +81,7 @@ class LogReg(Classifier):
         split = hold_out("logreg", labels, problem, self.params.val, seed)
         if not len(split.val):
             raise FitError(
-                f"no class has enough of the {len(labels)} training examples for logreg to hold out a part and choose C:"
+                f"no class has enough of the {len(labels)} training examples for logreg to hold out a part to choose C:"
                 " give C, as in logreg,c=1, or more examples"
             )
         x, y = features[split.train], labels[split.train]

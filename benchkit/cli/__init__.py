@@ -4,6 +4,7 @@ Every import that is not needed to print `--help` happens inside the command tha
 """
 
 import os
+import signal
 import sys
 import warnings
 from functools import cache
@@ -63,6 +64,7 @@ def main() -> None:
     """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
     with_commands()
     warnings.showwarning = _show_warning
+    signal.signal(signal.SIGTERM, _terminate)  # a scheduler's way of asking: clean up as after Ctrl-C
     try:
         try:
             app()
@@ -84,6 +86,10 @@ def fail(message: str, code: int = 1) -> NoReturn:
     """One line on stderr, and out."""
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
+
+
+def _terminate(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:

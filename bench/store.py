@@ -227,8 +227,8 @@ def step_lookup(db: Path, n: int) -> dict[str, float]:
 
 
 def step_mlflow(db: Path, n: int) -> dict[str, float]:
-    """The same reports as MLflow users log them, a run with its tags, parameters and metrics in one batch; and looking up
-    one cell by its tags.
+    """What MLflow's users do: log a run with its tags, parameters and metrics in one batch; look
+    up one cell by its tags.
     """
     os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
     import mlflow
@@ -295,7 +295,7 @@ def measure(db: Path, folder: Path, n_reports: int) -> None:
     print(f"sealing: {big['sealed_per_s']:,.0f} reports a second, fsync included")
     rate, empty = big["ingested_per_s"], small["ingested_per_s"]
     print(
-        f"taking in: {rate:,.0f} reports a second, {rate / 1000:.1f}x what it should be; {empty:,.0f} into an empty registry"
+        f"taking in: {rate:,.0f} reports a second, {rate / 1000:.1f}x what it should be; {empty:,.0f} where it is empty"
     )
     lookup = _step("lookup", db, 20_000)
     print(f"looking up single cells: {lookup['per_s']:,.0f} a second")

@@ -4,10 +4,9 @@ In a pipe nothing is coloured, folded or cut off. In a terminal long cells are f
 out where NO_COLOR (https://no-color.org) is set.
 """
 
-import csv
-import io
 import itertools
 import os
+import re
 import shutil
 import sys
 from collections.abc import Collection, Sequence
@@ -112,14 +111,18 @@ def latex_table(header: Sequence[Row], rows: Sequence[Row], *, right: Collection
 
 
 def csv_table(header: Row, rows: Sequence[Sequence[Any]]) -> str:
-    """RFC 4180, but with line feeds; None is an empty field."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return out.getvalue().removesuffix("\n")
+    return "\n".join(map(csv_line, [header, *rows]))
 
 
+def csv_line(values: Sequence[Any]) -> str:
+    """RFC 4180 without the line's end; None is an empty field. (Python's csv leaves a lone carriage return bare.)"""
+    fields = ["" if v is None else str(v) for v in values]
+    if fields == [""]:
+        return '""'  # an empty line would be no row
+    return ",".join(f'"{f.replace(chr(34), chr(34) * 2)}"' if _SPECIAL.search(f) else f for f in fields)
+
+
+_SPECIAL = re.compile('[,"\r\n]')
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|~$#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}

@@ -1,21 +1,20 @@
 """Writing the answer to an SQL query. CSV and JSON are written as the rows come, however many there are."""
 
-import csv
 import json
 import math
 import sys
 from typing import Any, Literal
 
 from benchkit.store.readonly import Answer
-from benchkit.tables import Screen, emit, escape_markdown, markdown_table, text_table
+from benchkit.tables import Screen, csv_line, emit, escape_markdown, markdown_table, text_table
 
 
 def write(answer: Answer, format: Literal["text", "markdown", "csv", "json"]) -> None:
     """Numbers in full. NULL: empty in CSV, null in JSON, else NULL."""
     if format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(answer.columns)
-        writer.writerows([_csv(v) for v in row] for row in answer.rows)
+        emit(csv_line(answer.columns))
+        for row in answer.rows:
+            emit(csv_line([_csv(v) for v in row]))
         return
     if format == "json":
         _write_json(answer)

@@ -1,0 +1,53 @@
+"""A trained net as a classifier."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Shaped
+
+from benchkit.classifiers.nets import Net
+from benchkit.classifiers.normalise import Normaliser
+from benchkit.classifiers.prepare import with_one
+from benchkit.interfaces import Fitted
+
+CPU_MEMORY = 2 * 2**30
+"""Bytes that heads trained at the same time on a CPU may take together: more would be no faster."""
+
+
+def free_memory(device: str) -> int:
+    """Bytes that training may take."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else CPU_MEMORY
+
+
+class FittedNet(Fitted):
+    """One head. Scores are log-probabilities where it was trained with cross-entropy, else each class's logit."""
+
+    def __init__(
+        self,
+        net: Net,
+        weights: Mapping[str, torch.Tensor],
+        normaliser: Normaliser | None,
+        softmax: bool,
+        device: str,
+        record: Mapping[str, Any],
+    ) -> None:
+        self.net, self.normaliser, self.softmax, self.device, self.record = net, normaliser, softmax, device, record
+        self.weights = {name: w.cpu() for name, w in weights.items()}
+
+    def scores(self, x: Shaped[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+        w = {name: t[None, None].to(self.device) for name, t in self.weights.items()}
+        rows = max(1, min(4096, CPU_MEMORY // (8 * self.net.floats(1))))
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(x), rows):
+                logits_bc = self.net.logits(w, self._batch(x[start : start + rows]))[0, 0].transpose(0, 1)
+                parts.append((logits_bc.log_softmax(dim=1) if self.softmax else logits_bc).cpu().numpy())
+        return np.concatenate(parts) if parts else np.zeros((0, self.net.n_classes), np.float32)
+
+    def _batch(self, x: Shaped[np.ndarray, "B ..."]) -> torch.Tensor:
+        """[1, B, ...] on the device."""
+        if self.normaliser is None:
+            return torch.from_numpy(np.array(x, np.float32))[None].to(self.device)
+        return torch.from_numpy(with_one([self.normaliser(x)]))[None].to(self.device)

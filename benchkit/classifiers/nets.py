@@ -1,0 +1,114 @@
+"""Probes as functions of stacked weights: every tensor begins [S, L, ...], for S minibatch streams and L heads each.
+
+All heads of a stream see the same minibatch, so that one matrix product serves them. Pooled features come with a one as
+their last feature, whose weights are the bias, and are padded with zeros to whole cache lines (`aligned`).
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn import functional as F
+
+from benchkit.classifiers.params import TrainParams
+from benchkit.classifiers.streams import aligned
+
+Weights = Mapping[str, torch.Tensor]
+
+
+@runtime_checkable
+class Net(Protocol):
+    """What the trainer has to know of a probe."""
+
+    @property
+    def n_classes(self) -> int: ...
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """First weights of one head."""
+
+    def logits(self, w: Weights, x: torch.Tensor) -> torch.Tensor:
+        """[S, L, C, B] from minibatches [S, B, ...]."""
+
+    def penalty(self, w: Weights) -> torch.Tensor | None:
+        """What is added to each head's loss, [S, L], if anything."""
+
+    def rates(self, params: TrainParams) -> dict[str, tuple[float, float]]:
+        """Peak learning rate and weight decay of each tensor."""
+
+    def floats(self, batch: int) -> int:
+        """About how many numbers one head's training step keeps in memory, for so many examples."""
+
+
+class _Pooled:
+    """What both probes on pooled features share."""
+
+    def penalty(self, w: Weights) -> torch.Tensor | None:
+        return None
+
+    def rates(self, params: TrainParams) -> dict[str, tuple[float, float]]:
+        return dict.fromkeys(self.names, (params.lr, params.weight_decay))
+
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LinearNet(_Pooled):
+    """One linear layer. Weights start from a normal distribution, biases from 0."""
+
+    dim: int
+    n_classes: int
+    init_std: float
+    names = ("weight",)
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        weight = np.zeros((self.n_classes, aligned(self.dim + 1)), np.float32)
+        weight[:, : self.dim] = self.init_std * rng.standard_normal((self.n_classes, self.dim))
+        return {"weight": weight}
+
+    def logits(self, w: Weights, x: Float[torch.Tensor, "S B D1"]) -> Float[torch.Tensor, "S L C B"]:
+        return torch.bmm(w["weight"].flatten(1, 2), x.transpose(1, 2)).unflatten(1, (-1, self.n_classes))
+
+    def floats(self, batch: int) -> int:
+        return 4 * self.n_classes * (self.dim + 1) + batch * (self.dim + 4 * self.n_classes)
+
+
+@dataclass(frozen=True)
+class MLPNet(_Pooled):
+    """Linear layers with an activation between them, initialised as torch's nn.Linear is."""
+
+    sizes: tuple[int, ...]
+    """Of the features, the hidden layers and the classes."""
+    activation: Literal["gelu", "relu"]
+
+    @property
+    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+        return tuple(f"layer{i}" for i in range(len(self.sizes) - 1))
+
+    @property
+    def n_classes(self) -> int:
+        return self.sizes[-1]
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        made = {}
+        for name, fan_in, fan_out in zip(self.names, self.sizes[:-1], self.sizes[1:], strict=True):
+            bound = 1.0 / math.sqrt(fan_in)
+            made[name] = np.zeros((fan_out, aligned(fan_in + 1)), np.float32)
+            made[name][:, : fan_in + 1] = rng.uniform(-bound, bound, (fan_out, fan_in + 1))
+        return made
+
+    def logits(self, w: Weights, x: Float[torch.Tensor, "S B D1"]) -> Float[torch.Tensor, "S L C B"]:
+        first = w[self.names[0]]
+        hidden = torch.bmm(first.flatten(1, 2), x.transpose(1, 2)).unflatten(1, first.shape[1:3]).flatten(0, 1)
+        for name, size in zip(self.names[1:], self.sizes[1:-1], strict=True):
+            weight = w[name].flatten(0, 1)
+            hidden = F.gelu(hidden) if self.activation == "gelu" else F.relu(hidden)
+            hidden = torch.baddbmm(weight[:, :, size : size + 1], weight[:, :, :size], hidden)
+        return hidden.unflatten(0, first.shape[:2])
+
+    def floats(self, batch: int) -> int:
+        weights = sum((a + 1) * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))
+        return 4 * weights + batch * 4 * sum(self.sizes)

@@ -1,0 +1,189 @@
+"""What all probes trained by gradient descent share: one fit is a grid of one, and a grid is trained together."""
+
+import dataclasses
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from jaxtyping import Shaped
+
+from benchkit.classifiers.data import check_subsets, hold_out
+from benchkit.errors import FitError, require
+from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
+
+if TYPE_CHECKING:
+    from benchkit.classifiers.nets import Net
+    from benchkit.classifiers.prepare import Prepared
+    from benchkit.classifiers.streams import Stream
+
+
+class TrainedProbe(Classifier):
+    """Gives its net; the rest is the same for all."""
+
+    per_head: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
+    """Parameters in which heads that are trained on the same minibatches may differ."""
+    per_stream: ClassVar[tuple[str, ...]] = ("epochs", "min_steps", "warmup", "schedule")
+    """Parameters in which heads that are trained at the same time, on other minibatches, may differ."""
+
+    @abstractmethod
+    def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":
+        """The probe itself. shape: of one example's features. Raises FitError where they do not suit it."""
+
+    @abstractmethod
+    def prepare(
+        self, features: Shaped[np.ndarray, "N ..."], labels: Labels, splits: Sequence[Any], device: str
+    ) -> "Prepared":
+        """Features and labels ready to be trained on."""
+
+    def fit(
+        self,
+        features: Shaped[np.ndarray, "N ..."],
+        labels: Labels,
+        problem: Problem,
+        *,
+        seed: int,
+        device: str = "cpu",
+    ) -> Fitted:
+        (fitted,) = self.fit_many(features, labels, problem, [Subset(np.arange(len(labels)), seed)], device=device)
+        return fitted
+
+    def fit_many(
+        self,
+        features: Shaped[np.ndarray, "N ..."],
+        labels: Labels,
+        problem: Problem,
+        subsets: Sequence[Subset],
+        *,
+        device: str = "cpu",
+    ) -> Iterator[Fitted]:
+        """One Fitted for each subset, in order, trained together. A subset that cannot be fitted on raises FitError in
+        its turn, once those before it were given."""
+        return fit_grid([(self, subset) for subset in subsets], features, labels, problem, device=device)
+
+
+def fit_grid(
+    grid: Sequence[tuple[TrainedProbe, Subset]],
+    features: Shaped[np.ndarray, "N ..."],
+    labels: Labels,
+    problem: Problem,
+    *,
+    device: str = "cpu",
+) -> Iterator[Fitted]:
+    """One Fitted for each pair, in order, each as `fit` would give it: several settings of one probe, as for a grid of
+    learning rates, trained together as far as they can be. Errors as for `fit_many`."""
+    require("torch", "benchkit[probes]")
+    results: list[Fitted | FitError | None] = [None] * len(grid)
+    if grid:
+        errors = check_subsets(_name(grid[0][0]), features, labels, problem, [s for _, s in grid])
+        for i, error in enumerate(errors):
+            results[i] = error
+        for members in _families(grid, errors):
+            for i, found in _train_family(members, grid, features, labels, problem, device):
+                results[i] = found
+    for i, result in enumerate(results):
+        results[i] = None  # let go of it as soon as it is used
+        if isinstance(result, FitError):
+            raise result
+        assert result is not None
+        yield result
+
+
+def _name(probe: Classifier) -> str:
+    return type(probe).__name__.lower()
+
+
+def _families(grid: Sequence[tuple[TrainedProbe, Subset]], errors: Sequence[FitError | None]) -> list[list[int]]:
+    """Those that can be trained at the same time: the same probe but for what may differ from head to head."""
+    found: dict[Any, list[int]] = {}
+    for i, (probe, _) in enumerate(grid):
+        if errors[i] is None:
+            free = {name: getattr(type(probe).Params(), name) for name in (*probe.per_head, *probe.per_stream)}
+            found.setdefault((type(probe), dataclasses.replace(probe.params, **free)), []).append(i)
+    return list(found.values())
+
+
+def _train_family(
+    members: Sequence[int],
+    grid: Sequence[tuple[TrainedProbe, Subset]],
+    features: Shaped[np.ndarray, "N ..."],
+    labels: Labels,
+    problem: Problem,
+    device: str,
+) -> Iterator[tuple[int, Fitted | FitError]]:
+    from benchkit.classifiers.fitted import FittedNet
+    from benchkit.classifiers.losses import make_loss, name_of_loss
+    from benchkit.classifiers.streams import Stream
+    from benchkit.classifiers.trainer import train
+
+    probe = grid[members[0]][0]
+    try:
+        net = probe.net(features.shape[1:], problem.n_classes)
+        loss = make_loss(probe.params, problem)
+    except FitError as e:
+        yield from ((i, e) for i in members)
+        return
+
+    # Heads of one subset, seed and length see the same minibatches: one stream.
+    grouped: dict[Any, list[int]] = {}
+    for i in members:
+        member, subset = grid[i]
+        length = tuple(getattr(member.params, name) for name in member.per_stream)
+        grouped.setdefault((subset.rows.tobytes(), subset.seed, length), []).append(i)
+    splits, streams_of = [], []
+    for heads in grouped.values():
+        subset = grid[heads[0]][1]
+        try:
+            splits.append(_split(probe, subset, labels, problem))
+            streams_of.append(heads)
+        except FitError as e:
+            yield from ((i, e) for i in heads)
+    if not splits:
+        return
+    prepared = probe.prepare(features, labels, splits, device)
+    streams = [
+        Stream(split, grid[heads[0]][1].seed, tuple(grid[i][0].params for i in heads))
+        for split, heads in zip(prepared.splits, streams_of, strict=True)
+    ]
+    softmax = name_of_loss(probe.params, problem) == "cross-entropy"
+    for batch in _batches(net, streams, device):
+        trained = train(net, loss, prepared.examples, [streams[s] for s in batch], device)
+        for s, outcomes in zip(batch, trained, strict=True):
+            for i, outcome in zip(streams_of[s], outcomes, strict=True):
+                if outcome.finite:
+                    yield i, FittedNet(net, outcome.weights, prepared.normaliser(s), softmax, device, outcome.record)
+                else:
+                    lr = grid[i][0].params.lr
+                    yield i, FitError(f"the training of {_name(probe)} diverged: give a learning rate below lr={lr:g}")
+
+
+def _split(probe: TrainedProbe, subset: Subset, labels: Labels, problem: Problem) -> Any:
+    from benchkit.classifiers.data import Split
+
+    rows = subset.rows.astype(np.int64)
+    if not probe.params.val:
+        return Split(rows, rows[:0])
+    split = hold_out(_name(probe), labels[rows], problem, probe.params.val, subset.seed)
+    return Split(rows[split.train], rows[split.val])
+
+
+def _batches(net: "Net", streams: "Sequence[Stream]", device: str) -> Iterator[list[int]]:
+    """Streams that are trained at the same time: of as many heads and as large batches each, and together within the
+    memory there is."""
+    from benchkit.classifiers.fitted import free_memory
+
+    limit = free_memory(device)
+    alike: dict[tuple[int, int], list[int]] = {}
+    for s, stream in enumerate(streams):
+        alike.setdefault((len(stream.heads), stream.batch), []).append(s)
+    for (n_heads, size), members in alike.items():
+        batch: list[int] = []
+        used = 0
+        for s in members:
+            needs = 4 * n_heads * net.floats(size)
+            if batch and used + needs > limit:
+                yield batch
+                batch, used = [], 0
+            batch.append(s)
+            used += needs
+        yield batch

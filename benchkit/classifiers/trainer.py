@@ -1,0 +1,279 @@
+"""Trains many heads at once with AdamW: as batched matrix products, each head as it would be by itself.
+
+Heads differ in their examples, seeds, learning rates, decays and lengths; nothing of one reaches another. A stream
+whose steps are over leaves the batch, so that few-shot heads cost little beside those trained on everything.
+
+On a CPU each product runs on one core, and where they are large the streams are shared out over the cores: products
+this small gain little from more, lose much where cores are busy, and a head's last bits depend on how they are cut.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+
+from benchkit.classifiers.data import INIT, generator
+from benchkit.classifiers.losses import LossFunction
+from benchkit.classifiers.nets import Net, Weights
+from benchkit.classifiers.streams import Stream, next_block
+
+BLOCK = 64
+"""Steps whose minibatches are drawn at a time."""
+
+SHARED = 5e7
+"""Operations of a stream's step from which on streams are worth sharing out: below, Python itself takes longer."""
+
+
+@runtime_checkable
+class Examples(Protocol):
+    """Prepared features and labels, wherever they are."""
+
+    def take(self, rows: Int64[np.ndarray, "S B"]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features [S, B, ...] and labels [S, B] or [S, B, C] of these rows, on the device."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One head after training. weights: one [...] for each name."""
+
+    weights: dict[str, torch.Tensor]
+    record: dict[str, Any]
+
+    @property
+    def finite(self) -> bool:
+        return all(bool(torch.isfinite(w).all()) for w in self.weights.values())
+
+
+def train(
+    net: Net, loss: LossFunction, examples: Examples, streams: Sequence[Stream], device: str
+) -> list[list[Trained]]:
+    """The trained heads of each stream. All streams have the same number of heads and the same batch size."""
+    results: list[list[Trained]] = [[] for _ in streams]
+
+    def train_share(share: list[int]) -> None:
+        with torch.inference_mode(False), torch.enable_grad():
+            run = _Run(net, loss, examples, [streams[i] for i in share], device)
+            while run.live:
+                run.advance()
+        for i, result in zip(share, run.results, strict=True):
+            results[i] = result
+
+    if not device.startswith("cpu"):
+        train_share(list(range(len(streams))))
+        return results
+    operations = len(streams[0].heads) * streams[0].batch * net.floats(0)
+    shares = _shares(streams, torch.get_num_threads() if operations >= SHARED else 1)
+    with _one_thread_each(), ThreadPoolExecutor(len(shares), "benchkit-train") as pool:
+        for future in [pool.submit(train_share, share) for share in shares]:
+            future.result()
+    return results
+
+
+def _shares(streams: Sequence[Stream], n: int) -> list[list[int]]:
+    """The streams in at most `n` shares of about the same work: the longest first, each to whoever has least."""
+    shares: list[list[int]] = [[] for _ in range(min(n, len(streams)))]
+    work = [0] * len(shares)
+    for i in sorted(range(len(streams)), key=lambda i: -streams[i].steps):
+        least = work.index(min(work))
+        shares[least].append(i)
+        work[least] += streams[i].steps
+    return shares
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """torch's kernels on one core each, until it is over."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+class _Run:
+    """The weights and AdamW's moments of all streams that still have steps to go."""
+
+    def __init__(
+        self, net: Net, loss: LossFunction, examples: Examples, streams: Sequence[Stream], device: str
+    ) -> None:
+        self.net, self.loss, self.examples, self.device = net, loss, examples, device
+        self.streams = list(streams)
+        self.live = list(range(len(streams)))
+        self.minibatches = [s.minibatches() for s in streams]
+        self.best = [_Best(s) for s in streams]
+        self.history: list[list[np.ndarray]] = [[] for _ in streams]
+        self.results: list[list[Trained]] = [[] for _ in streams]
+        self.done = 0
+        first = [net.init(generator(s.seed, INIT)) for s in streams]
+        n_heads = len(streams[0].heads)
+        self.w = {
+            name: torch.from_numpy(np.stack([f[name] for f in first]))[:, None]
+            .expand(-1, n_heads, *first[0][name].shape)
+            .to(device)
+            .clone(memory_format=torch.contiguous_format)
+            .requires_grad_()
+            for name in first[0]
+        }
+        self.m = {name: torch.zeros_like(w) for name, w in self.w.items()}
+        self.v = {name: torch.zeros_like(w) for name, w in self.w.items()}
+        rates = [[net.rates(head) for head in s.heads] for s in streams]
+        self.peak, self.decay = (
+            {name: torch.tensor([[r[name][i] for r in row] for row in rates], device=device) for name in self.w}
+            for i in (0, 1)
+        )
+
+    def advance(self) -> None:
+        """Some steps, up to the next at which a stream ends or is validated."""
+        live = [self.streams[i] for i in self.live]
+        stops = [s.steps for s in live]
+        stops += [(self.done // s.steps_per_epoch + 1) * s.steps_per_epoch for s in live if len(s.split.val)]
+        steps = min(BLOCK, min(stops) - self.done)
+        rows, weights = next_block([self.minibatches[i] for i in self.live], self.streams[0].batch, steps)
+        rates = [[s.rate(self.done + k) for s in live] for k in range(steps)]
+        weights_ks1b = torch.from_numpy(weights)[:, :, None].to(self.device)
+        rates_ks1 = torch.tensor(rates, dtype=torch.float32, device=self.device)[:, :, None]
+        losses = [self._step(rows[k], weights_ks1b[k], rates_ks1[k], self.done + k + 1) for k in range(steps)]
+        losses_ksl = torch.stack(losses).cpu().numpy()
+        self.done += steps
+        for s, i in enumerate(self.live):
+            self.history[i].append(losses_ksl[:, s])
+            self.history[i] = self._last_epoch(i)
+        self._validate()
+        self._retire()
+
+    def _last_epoch(self, i: int) -> list[np.ndarray]:
+        return [np.concatenate(self.history[i])[-self.streams[i].steps_per_epoch :]]
+
+    def _step(
+        self,
+        rows: Int64[np.ndarray, "S B"],
+        weights_s1b: Float[torch.Tensor, "S 1 B"],
+        rate_s1: Float[torch.Tensor, "S 1"],
+        t: int,
+    ) -> Float[torch.Tensor, "S L"]:
+        x, y = self.examples.take(rows)
+        loss_sl = (self.loss(self.net.logits(self.w, x), y) * weights_s1b).sum(dim=2)
+        penalty = self.net.penalty(self.w)
+        total_sl = loss_sl if penalty is None else loss_sl + penalty
+        gradients = dict(zip(self.w, torch.autograd.grad(total_sl.sum(), list(self.w.values())), strict=True))
+        with torch.no_grad():
+            self._clip(gradients)
+            for name, g in gradients.items():
+                self._adamw(name, g, rate_s1, t)
+        return loss_sl.detach()
+
+    def _clip(self, gradients: dict[str, torch.Tensor]) -> None:
+        limit = self.streams[0].params.grad_clip
+        if limit:
+            norm_sl = torch.stack([g.flatten(2).square().sum(dim=2) for g in gradients.values()]).sum(dim=0).sqrt()
+            factor_sl = (limit / (norm_sl + 1e-6)).clamp(max=1.0)
+            for g in gradients.values():
+                g *= _spread(factor_sl, g)
+
+    def _adamw(self, name: str, g: torch.Tensor, rate_s1: torch.Tensor, t: int) -> None:
+        """Loshchilov & Hutter, arXiv 1711.05101, algorithm 2, with a learning rate and decay for each head."""
+        p = self.streams[0].params
+        w, m, v = self.w[name], self.m[name], self.v[name]
+        lr_sl = self.peak[name] * rate_s1
+        correction = (1 - p.beta2**t) ** 0.5
+        m.lerp_(g, 1 - p.beta1)
+        v.mul_(p.beta2).addcmul_(g, g, value=1 - p.beta2)
+        step = v.sqrt().add_(p.eps * correction)
+        torch.div(m, step, out=step)
+        w.mul_(_spread(1 - lr_sl * self.decay[name], w))
+        w.addcmul_(step, _spread(lr_sl, w), value=-correction / (1 - p.beta1**t))
+
+    def _validate(self) -> None:
+        with torch.no_grad():
+            for s, i in enumerate(self.live):
+                stream = self.streams[i]
+                if len(stream.split.val) and self.done % stream.steps_per_epoch == 0:
+                    w = {name: t[s : s + 1] for name, t in self.w.items()}
+                    train_loss = self.history[i][0].mean(axis=0)
+                    self.best[i].look(self._val_loss(w, stream), train_loss, self.done // stream.steps_per_epoch, w)
+
+    def _val_loss(self, w: Weights, stream: Stream) -> Float[np.ndarray, " L"]:
+        total = np.zeros(len(stream.heads))
+        step = max(stream.batch, 64)
+        for start in range(0, len(stream.split.val), step):
+            x, y = self.examples.take(stream.split.val[None, start : start + step])
+            total += self.loss(self.net.logits(w, x), y).sum(dim=2)[0].double().cpu().numpy()
+        return total / len(stream.split.val)
+
+    def _retire(self) -> None:
+        """Takes the streams that are over out of the batch."""
+        over = [self.done == self.streams[i].steps or self.best[i].stopped for i in self.live]
+        if not any(over):
+            return
+        for s, i in enumerate(self.live):
+            if over[s]:
+                self.results[i] = [self._trained(s, i, h) for h in range(len(self.streams[i].heads))]
+        keep = [s for s, is_over in enumerate(over) if not is_over]
+        self.live = [self.live[s] for s in keep]
+        with torch.no_grad():
+            for tensors in (self.w, self.m, self.v, self.peak, self.decay):
+                tensors.update({name: t[keep] for name, t in tensors.items()})
+        for w in self.w.values():
+            w.requires_grad_()
+
+    def _trained(self, s: int, i: int, h: int) -> Trained:
+        stream, best = self.streams[i], self.best[i].heads[h]
+        if best.weights:
+            return Trained(best.weights, best.record)
+        record = {
+            "steps": self.done,
+            "epochs": self.done // stream.steps_per_epoch,
+            "train_loss": float(self.history[i][0][:, h].mean()),
+        }
+        return Trained({name: w[s, h].detach().clone() for name, w in self.w.items()}, record)
+
+
+@dataclass
+class _BestHead:
+    loss: float = float("inf")
+    epoch: int = 0
+    stopped: bool = False
+    weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+
+class _Best:
+    """The best weights so far, on held-out examples, of each head of a stream."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self.heads = [_BestHead() for _ in stream.heads]
+
+    def look(
+        self, val_losses: Float[np.ndarray, " L"], train_losses: Float[np.ndarray, " L"], epoch: int, w: Weights
+    ) -> None:
+        """A head that has stopped goes on being trained, for it is in the batch, but is not looked at any more."""
+        for h, head in enumerate(self.heads):
+            if head.stopped:
+                continue
+            if val_losses[h] < head.loss:
+                head.loss, head.epoch = float(val_losses[h]), epoch
+                head.weights = {name: t[0, h].detach().clone() for name, t in w.items()}
+            head.stopped = epoch - head.epoch >= self.stream.params.patience
+            head.record = {
+                "steps": epoch * self.stream.steps_per_epoch,
+                "epochs": epoch,
+                "train_loss": float(train_losses[h]),
+                "val_loss": head.loss,
+                "best_epoch": head.epoch,
+            }
+
+    @property
+    def stopped(self) -> bool:
+        return all(head.stopped for head in self.heads)
+
+
+def _spread(value_sl: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """[S, L] as [S, L, 1, ...], to multiply a tensor of weights with."""
+    return value_sl.view(*value_sl.shape, *(1,) * (like.ndim - 2))

@@ -238,3 +238,15 @@ def test_pandas_reads_the_documented_file_without_benchkit(keep, tmp_path: Path)
     frame: Any = pd.read_parquet(tmp_path / "r.sqlite.d" / "predictions" / "a.parquet")
     assert list(frame.columns) == ["id", "fold", "label", "scores"]
     np.testing.assert_array_equal(np.stack(frame.scores), SCORES)
+
+
+def test_the_predictions_of_a_real_run_give_its_number_again(tmp_path: Path) -> None:
+    path = tmp_path / "r.sqlite"
+    (report,) = benchkit.run(task="digits", model="pixels", classifier="centroid", n_train=5, db=path)
+    with benchkit.open(path) as results:
+        assert results.report("last") == report
+        found = results.predictions("last")
+        table = results.table(rows=["model"], columns=["n_train"])
+    assert len(found.ids) == report.n_test == len(set(found.ids))
+    assert float(np.mean(found.scores.argmax(axis=1) == found.labels)) == pytest.approx(report.value)
+    assert table.loc["pixels", 5] == report.value

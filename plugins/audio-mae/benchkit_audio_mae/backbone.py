@@ -45,7 +45,7 @@ class Params(EncoderParams):
     recipe: Literal["audioset", "bird-mae"] = param(
         "audioset", help="audioset: 16 kHz, as trained; bird-mae: 32 kHz and Bird-MAE's constants, as in its paper"
     )
-    path: Path | None = param(  # noqa: RUF009  (a field descriptor, not a call at each instance)
+    path: Path | None = param(
         None, place=("config.json", *FILES), help="a folder that timm's save_for_hf wrote, instead of the hub's"
     )
     revision: str = param("main", help="commit, tag or branch of the hub repository; give a commit to pin it")

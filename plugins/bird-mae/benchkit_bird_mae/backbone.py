@@ -30,7 +30,7 @@ FILES = ("config.json", "model.safetensors")
 @dataclass(frozen=True)
 class Params(EncoderParams):
     checkpoint: Literal["base", "large", "huge"] = param("base", help="size of the published model")
-    path: Path | None = param(  # noqa: RUF009  (a field descriptor, not a call at each instance)
+    path: Path | None = param(
         None, place=FILES, help="a folder with config.json and model.safetensors, instead of the hub's"
     )
     revision: str = param("main", help="commit, tag or branch of the hub repository; give a commit to pin it")

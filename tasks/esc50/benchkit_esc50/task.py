@@ -22,7 +22,7 @@ SPLIT = "clips"
 
 @dataclass(frozen=True)
 class ESC50Params:
-    root: Path = param(place=PLACE, help="folder with meta/esc50.csv and audio/")  # noqa: RUF009
+    root: Path = param(place=PLACE, help="folder with meta/esc50.csv and audio/")
     fold: int = param(0, low=0, high=5, help="the fold held out for testing, 1 to 5; 0: each in turn, as one result")
     subset: Literal["all", "esc10"] = param("all", help="esc10: only the ten classes of ESC-10")
 

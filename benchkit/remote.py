@@ -287,7 +287,7 @@ def reach(address: str, timeout: float = 3.0) -> None:
 
     The hub's own client would wait for minutes on a compute node whose packets are dropped.
     """
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
+    if address == endpoint() and os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         raise OfflineError("HF_HUB_OFFLINE is set")
     reason = _connect(address, timeout)
     if reason:

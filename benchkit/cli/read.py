@@ -119,6 +119,9 @@ def table(
     intervals: Annotated[bool, typer.Option(help="Show intervals; over several seeds, standard deviations.")] = True,
     chance: Annotated[bool, typer.Option(help="Show what a constant scorer gets, below.")] = True,
     digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
+    published: Annotated[
+        bool, typer.Option("--published", help="Instead: our numbers beside those that papers report, and the gap.")
+    ] = False,
     db: Db = None,
 ) -> None:
     """Prints a table of results, seeds averaged, the best marked.
@@ -132,6 +135,9 @@ def table(
     chosen = _filters(task, model, classifier, n_train, seed)
     down, across = _listed(rows), _listed(cols)
     with open_store(db, create=False) as store:
+        if published:
+            _print_published(store, chosen, format.value, digits)
+            return
         made = pivot(entries(store, chosen, metric or [], down, across), down, across)
         if not made.cells:
             _note(_why_empty(store, chosen, metric or []))
@@ -201,6 +207,17 @@ def rm(
     emit(f"removed: {gone.runs:,} {'run' if gone.runs == 1 else 'runs'}, files: {gone.files:,}{promoted}")
     if gone.left:
         raise BenchkitError(f"{len(gone.left)} of their files could not be deleted, the first of them '{gone.left[0]}'")
+
+
+def _print_published(store: "Store", filters: "Filters", format: str, digits: int) -> None:
+    from benchkit.cli.published import write
+    from benchkit.store import queries
+
+    found = queries.published(store, filters)
+    if not found:
+        _note("no paper is known to report one of these cells")
+    if found or format in ("csv", "json"):
+        write(found, format, digits)
 
 
 def _filters(

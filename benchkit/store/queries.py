@@ -267,6 +267,42 @@ def _sd(n: int, mean: float, squares: float) -> float | None:
     return math.sqrt(variance) if variance > 1e-14 * mean * mean else 0.0
 
 
+class PublishedRow(NamedTuple):
+    """A number of ours and what a paper reports for the same cell, as the `published` check noted it."""
+
+    task: str
+    model: str
+    classifier: str
+    n_train: int
+    seed: int
+    metric: str
+    value: float
+    low: float | None
+    high: float | None
+    published: float
+    gap: float
+    source: str
+
+
+def published(store: Store, filters: Filters) -> list[PublishedRow]:
+    """Every published number of the cells that match."""
+    where, values = filters.where()
+    found = _all(
+        store,
+        f"""
+        SELECT runs.task, runs.model, runs.classifier, runs.n_train, runs.seed, metrics.name, metrics.value,
+               metrics.low, metrics.high, gap.value ->> 'published', gap.value ->> 'gap', gap.value ->> 'source'
+        FROM runs JOIN checks ON checks.run_id = runs.id AND checks.name = 'published'
+        JOIN json_each(checks.details, '$.gaps') AS gap
+        JOIN metrics ON metrics.run_id = runs.id AND metrics.name = gap.value ->> 'metric'
+        WHERE {where}
+        ORDER BY runs.task, runs.model, runs.classifier, runs.n_train, runs.seed, metrics.name
+        """,
+        values,
+    )
+    return [PublishedRow(*row) for row in found]
+
+
 def metric_names(store: Store) -> list[str]:
     """Every metric that some run has."""
     return [r[0] for r in _all(store, "SELECT DISTINCT name FROM metrics ORDER BY name")]

@@ -4,34 +4,41 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Bool, Float32
 
 from benchkit.classifiers.cosine import unit_rows
-from benchkit.classifiers.data import check_subsets
+from benchkit.classifiers.data import check_subsets, log_softmax, one_column_a_class
+from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
 from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
 from benchkit.spec import param
 
 
 @dataclass(frozen=True)
-class CentroidParams:
-    temperature: float = param(0.1, help="similarities are divided by it; it changes no ranking", low=1e-6)
-    centre: bool = param(True, help="subtract the training mean first: a common direction says nothing of the class")
+class CentroidParams(NormParams):
+    temperature: float = param(
+        0.1, help="similarities are divided by it before the softmax; it changes no ranking of several labels", low=1e-6
+    )
 
 
 class FittedCentroid(Fitted):
+    """Scores are log-probabilities for one label, similarities for several. empty: classes without an example."""
+
     def __init__(
         self,
         centroids: Float32[np.ndarray, "C D"],
-        mean: Float32[np.ndarray, " D"],
-        empty: Shaped[np.ndarray, " C"],
+        empty: Bool[np.ndarray, " C"],
+        normaliser: Normaliser,
         temperature: float,
+        softmax: bool,
     ) -> None:
-        self.centroids, self.mean, self.empty, self.temperature = centroids, mean, empty, temperature
+        self.centroids, self.empty, self.normaliser = centroids, empty, normaliser
+        self.temperature, self.softmax = temperature, softmax
 
     def scores(self, x: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N C"]:
-        similarity_nc = unit_rows(x - self.mean) @ self.centroids.T / np.float32(self.temperature)
-        similarity_nc[:, self.empty] = np.float32(-1 / self.temperature)  # never seen: as unlike as can be
-        return similarity_nc
+        similarity_nc = unit_rows(self.normaliser(x)) @ self.centroids.T
+        similarity_nc[:, self.empty] = -1.0  # never seen: as unlike as can be
+        scores_nc = similarity_nc / np.float32(self.temperature)
+        return log_softmax(scores_nc) if self.softmax else scores_nc
 
 
 class Centroid(Classifier):
@@ -58,8 +65,10 @@ class Centroid(Classifier):
         for subset, error in zip(subsets, check_subsets("centroid", features, labels, problem, subsets), strict=True):
             if error:
                 raise error
-            x, y = features[subset.rows], labels[subset.rows]
-            mean = x.mean(axis=0, dtype=np.float64).astype(np.float32) if self.params.centre else np.zeros_like(x[0])
-            positive_nc = (y[:, None] == np.arange(problem.n_classes) if y.ndim == 1 else y).astype(np.float32)
-            centroids = unit_rows(positive_nc.T @ unit_rows(x - mean))
-            yield FittedCentroid(centroids, mean, positive_nc.sum(axis=0) == 0, self.params.temperature)
+            x = features[subset.rows]
+            normaliser = fit_normaliser(self.params, x)
+            positive_nc = one_column_a_class(labels[subset.rows], problem)
+            centroids = unit_rows(positive_nc.T @ unit_rows(normaliser(x)))
+            empty = positive_nc.sum(axis=0) == 0
+            softmax = problem.kind == "multiclass"
+            yield FittedCentroid(centroids, empty, normaliser, self.params.temperature, softmax)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Int, Int64, Shaped
+from jaxtyping import Bool, Float32, Int, Int64, Shaped
 
 from benchkit.errors import FitError
 from benchkit.interfaces import Labels, Problem, Subset
@@ -29,6 +29,18 @@ class Split:
 def class_name(problem: Problem, c: int) -> str:
     """The class as an error message names it."""
     return f"'{problem.classes[c]}'" if c < len(problem.classes) else f"{c}"
+
+
+def one_column_a_class(labels: Labels, problem: Problem) -> Float32[np.ndarray, "n C"]:
+    """0 or 1 for each class, from labels of either kind."""
+    positive = labels[:, None] == np.arange(problem.n_classes) if problem.kind == "multiclass" else labels
+    return positive.astype(np.float32)
+
+
+def log_softmax(logits_nc: Float32[np.ndarray, "n C"]) -> Float32[np.ndarray, "n C"]:
+    """Log-probabilities of each row's classes."""
+    shifted = logits_nc - logits_nc.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def check_kind(who: str, problem: Problem) -> None:

@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.classifiers.data import check_subsets, class_name, hold_out
+from benchkit.classifiers.data import check_subsets, class_name, hold_out, log_softmax
+from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
 from benchkit.errors import FitError, require
 from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
 from benchkit.spec import param
 
 
 @dataclass(frozen=True)
-class LogRegParams:
+class LogRegParams(NormParams):
     c: float | None = param(None, help="inverse strength of the L2 penalty; none chooses it on held-out rows", low=1e-9)
     grid: tuple[float, ...] = param((0.001, 0.01, 0.1, 1.0, 10.0), help="values of C to choose from", low=1e-9)
     val: float = param(0.2, help="part of each class's training rows held out to choose C", low=0.01, high=0.9)
@@ -23,24 +24,26 @@ class LogRegParams:
 
 
 class FittedLogReg(Fitted):
-    """Scores are the classes' logits; a class without training examples scores below all others."""
+    """Scores are log-probabilities for one label, logits for several; a class never seen scores below all others."""
 
     def __init__(
         self,
         weights: Float32[np.ndarray, "C D"],
         bias: Float32[np.ndarray, " C"],
-        mean: Float32[np.ndarray, " D"],
-        scale: Float32[np.ndarray, " D"],
+        normaliser: Normaliser,
+        softmax: bool,
         record: dict[str, Any],
     ) -> None:
-        self.weights, self.bias, self.mean, self.scale, self.record = weights, bias, mean, scale, record
+        self.weights, self.bias, self.normaliser, self.softmax = weights, bias, normaliser, softmax
+        self.record = record
 
     def scores(self, x: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N C"]:
-        return ((x - self.mean) / self.scale) @ self.weights.T + self.bias
+        logits_nc = self.normaliser(x) @ self.weights.T + self.bias
+        return log_softmax(logits_nc) if self.softmax else logits_nc
 
 
 class LogReg(Classifier):
-    """Standardised features, L-BFGS; multinomial for one label, one model a class for several.
+    """Normalised features, L-BFGS; multinomial for one label, one model a class for several.
 
     C is chosen on a stratified part of the training rows by log-loss, then all of them are fitted again.
     """
@@ -59,12 +62,10 @@ class LogReg(Classifier):
         losses: dict[str, float] = {}
         if c is None:
             c, losses = self._choose(features, labels, problem, seed)
-        mean = features.mean(axis=0, dtype=np.float64).astype(np.float32)
-        scale = features.std(axis=0, dtype=np.float64).astype(np.float32)
-        scale[scale == 0] = 1
-        weights, bias, converged = self._solve((features - mean) / scale, labels, problem, c)
+        normaliser = fit_normaliser(self.params, features)
+        weights, bias, converged = self._solve(normaliser(features), labels, problem, c)
         record = {"c": c, "converged": converged} | ({"validation_loss": losses} if losses else {})
-        return FittedLogReg(weights, bias, mean, scale, record)
+        return FittedLogReg(weights, bias, normaliser, problem.kind == "multiclass", record)
 
     def _choose(
         self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, seed: int
@@ -85,13 +86,11 @@ class LogReg(Classifier):
                 " give C, as in logreg,c=1, or more examples"
             )
         x, y = features[split.train], labels[split.train]
-        mean = x.mean(axis=0, dtype=np.float64).astype(np.float32)
-        scale = x.std(axis=0, dtype=np.float64).astype(np.float32)
-        scale[scale == 0] = 1
-        held = (features[split.val] - mean) / scale
+        normaliser = fit_normaliser(self.params, x)
+        x, held = normaliser(x), normaliser(features[split.val])
         losses = {}
         for c in sorted(self.params.grid):
-            weights, bias, _ = self._solve((x - mean) / scale, y, problem, c)
+            weights, bias, _ = self._solve(x, y, problem, c)
             losses[c] = _log_loss(held @ weights.T + bias, labels[split.val])
         best = min(losses, key=lambda c: (losses[c], c))
         return best, {f"{c:g}": loss for c, loss in losses.items()}

@@ -16,6 +16,7 @@ from benchkit.spec import param
 
 CHUNK = 1024
 """Rows at a time: they stay in the processor's cache."""
+_RESOLUTION = float(np.finfo(np.float32).eps)
 
 
 @dataclass(frozen=True)
@@ -78,9 +79,10 @@ def fit_normaliser(params: NormParams, x: Shaped[np.ndarray, "N D"], layered: bo
     variance = np.maximum(squares / n - np.square(total / n), 0.0)
     typical = float(np.median(variance)) or float(variance.mean())
     shrunk = (n * variance + params.shrinkage * typical) / (n + params.shrinkage)
-    varies = shrunk > 1e-12 * max(typical, float(variance.max()))
-    scale = np.where(varies, 1.0 / np.sqrt(np.where(varies, shrunk, 1.0)), 0.0)
-    return Normaliser(layer, params.norm_eps, (shift + total / n).astype(np.float32), scale.astype(np.float32))
+    mean = shift + total / n
+    constant = shrunk <= np.square(_RESOLUTION * mean)
+    scale = 1.0 / np.sqrt(np.where(constant, 1.0, shrunk))
+    return Normaliser(layer, params.norm_eps, mean.astype(np.float32), scale.astype(np.float32))
 
 
 def layer_norm(x: Float32[np.ndarray, "N D"], eps: float) -> None:

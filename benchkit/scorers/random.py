@@ -39,7 +39,7 @@ class Random(Scorer):
 
     def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
         rng = np.random.default_rng(seed)
-        batches = (b for b in activations if len(b))
+        batches = (_finite(b) for b in activations if len(b))
         first = next(batches, None)
         if first is None:
             raise FitError("the random scorer has no activations to be fitted on")
@@ -77,13 +77,18 @@ class Random(Scorer):
         self.prototypes = np.asarray(prototypes, np.float32)
 
 
+def _finite(batch: Float32[np.ndarray, "B D"]) -> Float32[np.ndarray, "B D"]:
+    if not np.isfinite(batch).all():
+        raise FitError("activations hold NaN or infinity, and no prototypes can be drawn from them")
+    return batch
+
+
 def _take(
     kept: Float32[np.ndarray, "K D"], batch: Float32[np.ndarray, "B D"], seen: int, rng: np.random.Generator
 ) -> int:
     """Puts a batch through the reservoir; how many vectors it has seen by then."""
     numbers = np.arange(seen, seen + len(batch))
     places = np.where(numbers < len(kept), numbers, rng.integers(0, numbers + 1))
-    for place, vector in zip(places, batch, strict=True):
-        if place < len(kept):
-            kept[place] = vector
+    chosen = places < len(kept)
+    kept[places[chosen]] = batch[chosen]  # where a place comes twice, the last vector keeps it
     return seen + len(batch)

@@ -4,13 +4,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_digits
+from scipy.special import log_softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 
 from benchkit.classifiers.centroid import Centroid, CentroidParams
-from benchkit.classifiers.knn import KNN, KNNParams
+from benchkit.classifiers.knn import KNN, KNNParams, largest
 from benchkit.classifiers.logreg import LogReg, LogRegParams
 from benchkit.errors import FitError
 from benchkit.interfaces import Problem, Subset
@@ -18,26 +18,21 @@ from benchkit.interfaces import Problem, Subset
 DIGITS = Problem("multiclass", 10, tuple(map(str, range(10))))
 
 
-@pytest.fixture(scope="module")
-def digits() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    data = load_digits()
-    x, y = (data.data / 16).astype(np.float32), data.target.astype(np.int64)
-    test = np.arange(len(x)) % 3 == 0
-    return x[~test], y[~test], x[test], y[test]
-
-
 def test_centroid_is_the_nearest_centroid_of_unit_vectors(digits: Any) -> None:
     x, y, x_test, _ = digits
-    fitted = Centroid(CentroidParams(centre=False)).fit(x, y, DIGITS, seed=0)
+    fitted = Centroid(CentroidParams(norm="none")).fit(x, y, DIGITS, seed=0)
     means = np.stack([normalize(x)[y == c].mean(axis=0) for c in range(10)])
-    np.testing.assert_allclose(fitted.scores(x_test), normalize(x_test) @ normalize(means).T / 0.1, atol=1e-4)
+    similarity = normalize(x_test) @ normalize(means).T / 0.1
+    np.testing.assert_allclose(fitted.scores(x_test), log_softmax(similarity, axis=1), atol=1e-4)
     theirs = NearestCentroid().fit(normalize(x), y).predict(normalize(x_test))
     assert (fitted.scores(x_test).argmax(axis=1) == theirs).mean() > 0.97  # Euclidean means are not normalised
 
 
-def test_the_temperature_changes_no_ranking(digits: Any) -> None:
+def test_the_temperature_changes_no_ranking_of_several_labels(digits: Any) -> None:
     x, y, x_test, _ = digits
-    a, b = (Centroid(CentroidParams(temperature=t)).fit(x, y, DIGITS, seed=0).scores(x_test) for t in (0.1, 2.0))
+    several = np.eye(10, dtype=np.uint8)[y]
+    problem = Problem("multilabel", 10)
+    a, b = (Centroid(CentroidParams(temperature=t)).fit(x, several, problem, seed=0).scores(x_test) for t in (0.1, 2.0))
     np.testing.assert_allclose(a * 0.1, b * 2.0, atol=1e-5)
 
 
@@ -50,7 +45,7 @@ def test_a_class_that_centroid_never_saw_scores_lowest(digits: Any) -> None:
 @pytest.mark.parametrize("k", [1, 5, 10])
 def test_uniform_knn_is_scikit_learns(digits: Any, k: int) -> None:
     x, y, x_test, _ = digits
-    fitted = KNN(KNNParams(k=k, weights="uniform", centre=False)).fit(x, y, DIGITS, seed=0)
+    fitted = KNN(KNNParams(k=k, weights="uniform", norm="none")).fit(x, y, DIGITS, seed=0)
     theirs = KNeighborsClassifier(k, metric="cosine", algorithm="brute").fit(x, y).predict_proba(x_test)
     agree = np.isclose(fitted.scores(x_test), theirs, atol=1e-6).all(axis=1)
     assert agree.mean() > 0.99  # neighbours at equal distance may be chosen otherwise
@@ -60,12 +55,38 @@ def test_softmax_knn_is_its_formula() -> None:
     rng = np.random.default_rng(0)
     x, x_test = rng.normal(size=(20, 4)).astype(np.float32), rng.normal(size=(3, 4)).astype(np.float32)
     y = rng.integers(0, 2, (20, 5)).astype(np.uint8)
-    fitted = KNN(KNNParams(k=6, centre=False)).fit(x, y, Problem("multilabel", 5), seed=0)
+    fitted = KNN(KNNParams(k=6, norm="none")).fit(x, y, Problem("multilabel", 5), seed=0)
     for i, query in enumerate(x_test):
         similarity = normalize(x) @ query / np.linalg.norm(query)
         nearest = np.argsort(-similarity)[:6]
         votes = np.exp(similarity[nearest] / 0.07)
         np.testing.assert_allclose(fitted.scores(x_test)[i], votes @ y[nearest] / votes.sum(), atol=1e-5)
+
+
+def test_the_largest_values_are_found_and_the_first_of_equal_ones() -> None:
+    x = np.random.default_rng(0).integers(0, 6, (50, 20)).astype(np.float32)  # full of ties
+    for k in (1, 7, 20):
+        expected = np.sort(np.argsort(-x, axis=1, kind="stable")[:, :k], axis=1)
+        np.testing.assert_array_equal(largest(x, k), expected)
+
+
+def test_seeds_that_see_the_same_rows_share_one_fit_and_other_features_get_other_scores(digits: Any) -> None:
+    x, y, x_test, _ = digits
+    rows = np.arange(len(x))
+    first, second = KNN().fit_many(x, y, DIGITS, [Subset(rows, 0), Subset(rows, 1)])
+    assert first is second
+    whole = first.scores(x_test)
+    np.testing.assert_array_equal(first.scores(x_test), whole)
+    np.testing.assert_allclose(first.scores(x_test[::-1]), whole[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize("probe", [Centroid(), KNN(), LogReg(LogRegParams(c=0.1))])
+def test_a_dimension_at_2500_does_not_hide_the_others(digits: Any, probe: Any) -> None:
+    x, y, x_test, y_test = digits
+    rng = np.random.default_rng(0)
+    loud, loud_test = (np.c_[a, 2500 + 20 * rng.standard_normal(len(a))].astype(np.float32) for a in (x, x_test))
+    accuracy = (probe.fit(loud, y, DIGITS, seed=0).scores(loud_test).argmax(axis=1) == y_test).mean()
+    assert accuracy > 0.85
 
 
 def test_more_neighbours_than_examples_are_all_of_them() -> None:
@@ -87,10 +108,10 @@ def test_fitting_many_subsets_is_fitting_each(digits: Any, probe: Any) -> None:
 
 def test_logreg_is_scikit_learns_on_standardised_features(digits: Any) -> None:
     x, y, x_test, y_test = digits
-    fitted = LogReg(LogRegParams(c=0.1)).fit(x, y, DIGITS, seed=0)
+    fitted = LogReg(LogRegParams(c=0.1, norm="standard", shrinkage=0.0)).fit(x, y, DIGITS, seed=0)
     scaler = StandardScaler().fit(x)
     theirs = LogisticRegression(C=0.1, max_iter=1000).fit(scaler.transform(x), y)
-    np.testing.assert_allclose(fitted.scores(x_test), theirs.decision_function(scaler.transform(x_test)), atol=0.02)
+    np.testing.assert_allclose(fitted.scores(x_test), theirs.predict_log_proba(scaler.transform(x_test)), atol=0.02)
     assert (fitted.scores(x_test).argmax(axis=1) == y_test).mean() > 0.94
 
 
@@ -112,7 +133,8 @@ def test_logreg_of_several_labels_is_one_model_a_class() -> None:
     x = rng.normal(size=(200, 6)).astype(np.float32)
     y = (x[:, :3] + rng.normal(scale=0.5, size=(200, 3)) > 0.5).astype(np.uint8)
     y = np.concatenate([y, np.zeros((200, 1), np.uint8)], axis=1)
-    scores = LogReg(LogRegParams(c=1.0)).fit(x, y, Problem("multilabel", 4), seed=0).scores(x)
+    probe = LogReg(LogRegParams(c=1.0, norm="standard", shrinkage=0.0))
+    scores = probe.fit(x, y, Problem("multilabel", 4), seed=0).scores(x)
     scaled = StandardScaler().fit_transform(x)
     for c in range(3):
         theirs = LogisticRegression(C=1.0).fit(scaled, y[:, c]).decision_function(scaled)
@@ -120,12 +142,12 @@ def test_logreg_of_several_labels_is_one_model_a_class() -> None:
     assert (scores[:, 3] == scores[0, 3]).all()
 
 
-def test_two_classes_get_opposite_scores(digits: Any) -> None:
+def test_of_ten_classes_two_may_be_in_training(digits: Any) -> None:
     x, y, *_ = digits
     pair = (y == 3) | (y == 8)
-    scores = LogReg(LogRegParams(c=1.0)).fit(x[pair], y[pair], DIGITS, seed=0).scores(x[pair])
-    np.testing.assert_allclose(scores[:, 3], -scores[:, 8], atol=1e-4)
-    assert set(scores.argmax(axis=1)) == {3, 8}
+    probabilities = np.exp(LogReg(LogRegParams(c=1.0)).fit(x[pair], y[pair], DIGITS, seed=0).scores(x[pair]))
+    np.testing.assert_allclose(probabilities[:, 3] + probabilities[:, 8], 1.0, atol=1e-4)
+    assert (probabilities.argmax(axis=1) == y[pair]).mean() > 0.99
 
 
 @pytest.mark.parametrize(

@@ -54,3 +54,8 @@ def test_too_few_activations_are_named() -> None:
         Random(RandomParams(k=5)).fit(stream(3, 2))
     with pytest.raises(FitError, match="no activations"):
         Random(RandomParams(k=5)).fit(iter([]))
+
+
+def test_activations_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(FitError, match="NaN or infinity"):
+        Random(RandomParams(k=1)).fit(iter([np.full((2, 3), np.nan, np.float32)]))

@@ -112,15 +112,13 @@ def _order(key: Key) -> tuple[Any, ...]:
 
 def _best(cells: dict[tuple[Key, Key], Entry], mixed: bool) -> frozenset[tuple[Key, Key]]:
     """Of every metric the higher value is the better one (docs/schema.md)."""
-    groups: dict[Any, list[tuple[Key, Key]]] = {}
+    group = (lambda place, e: (e.task, e.metric)) if mixed else (lambda place, e: place[1])
+    top: dict[Any, tuple[float, int]] = {}
     for place, e in cells.items():
-        groups.setdefault((e.task, e.metric) if mixed else place[1], []).append(place)
-    found: set[tuple[Key, Key]] = set()
-    for places in groups.values():
-        if len(places) > 1:  # the only number is not the best one
-            top = max(cells[p].value for p in places)
-            found.update(p for p in places if cells[p].value == top)
-    return frozenset(found)
+        value, n = top.get(group(place, e), (e.value, 0))
+        top[group(place, e)] = max(value, e.value), n + 1
+    tops = {g: value for g, (value, n) in top.items() if n > 1}  # the only number is not the best one
+    return frozenset(place for place, e in cells.items() if tops.get(group(place, e)) == e.value)
 
 
 # -------------------------------------------------------------------------------------------------------------- writing
@@ -143,9 +141,10 @@ def render(
         return _csv(table, intervals)
     markup = {"text": _TEXT, "markdown": _MARKDOWN, "latex": _LATEX}[format]
     letters = _letters(table)
+    write = _writer(table, markup, letters, digits, intervals)
     rows = [
         [markup.escape(_shown(d, v)) for d, v in zip(table.rows, row, strict=True)]
-        + [_cell(table, row, column, markup, letters, digits, intervals) for column in table.column_keys]
+        + [write(row, column) for column in table.column_keys]
         for row in table.row_keys
     ]
     header = [[markup.escape(part) for part in line] for line in _header(table)]
@@ -191,24 +190,28 @@ _LATEX = _Markup(
 )
 
 
-def _cell(
-    table: Pivot,
-    row: Key,
-    column: Key,
-    markup: _Markup,
-    letters: dict[tuple[str, str], str],
-    digits: int,
-    intervals: bool,
-) -> str:
-    e = table.cells.get((row, column))
-    if e is None:
-        return markup.missing
-    text = (markup.best if (row, column) in table.best else markup.plain).format(tables.number(e.value, digits))
-    if intervals and e.sd is not None:
-        text += markup.spread.format(f"{markup.plus_minus} {tables.number(e.sd, digits)} ({e.n})")
-    elif intervals and e.low is not None:
-        text += markup.spread.format(tables.interval(e.low, e.high, digits))
-    return text + (markup.mark.format(",".join(letters[m] for m in e.marks)) if e.marks else "")
+def _writer(
+    table: Pivot, markup: _Markup, letters: dict[tuple[str, str], str], digits: int, intervals: bool
+) -> Callable[[Key, Key], str]:
+    """What writes one place: its number, interval or deviation, and marks. The patterns are made once."""
+    number = f"%.{digits}f"
+    best, plain = markup.best.format(number), markup.plain.format(number)
+    deviation = markup.spread.format(f"{markup.plus_minus} {number} (%d)")
+    interval = markup.spread.format(f"[{number}, {number}]")
+
+    def write(row: Key, column: Key) -> str:
+        place = row, column
+        e = table.cells.get(place)
+        if e is None:
+            return markup.missing
+        text = (best if place in table.best else plain) % e.value
+        if intervals and e.sd is not None:
+            text += deviation % (e.sd, e.n)
+        elif intervals and e.low is not None:
+            text += interval % (e.low, e.high)
+        return text + (markup.mark.format(",".join(letters[m] for m in e.marks)) if e.marks else "")
+
+    return write
 
 
 def _header(table: Pivot) -> list[list[str]]:

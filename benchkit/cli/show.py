@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -137,7 +138,7 @@ def _environment(r: Report) -> list[tuple[str, str]]:
         ("peak memory", peak),
         ("host", e.host),
         ("device", e.device),
-        ("command", " ".join(e.argv)),
+        ("command", shlex.join(e.argv)),
         ("git commit", commit),
         ("versions", ", ".join(f"{k} {v}" for k, v in sorted({"benchkit": e.benchkit_version, **e.versions}.items()))),
         ("data", r.task_fingerprint),

@@ -25,6 +25,7 @@ _WHERE = {
     "Scorer": "benchkit.interfaces",
     "Subset": "benchkit.interfaces",
     "Task": "benchkit.interfaces",
+    "Trainable": "benchkit.interfaces",
     "BenchkitError": "benchkit.errors",
     "Cell": "benchkit.report",
     "Report": "benchkit.report",
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
         Scorer,
         Subset,
         Task,
+        Trainable,
     )
     from benchkit.media import Audio, Image
     from benchkit.report import Cell, Report
@@ -56,8 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Audio", "Backbone", "BenchkitError", "Cell", "Classifier", "Encoded", "Entry", "Example", "Fitted", "Fold",
-    "Image", "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "hookimpl", "open", "param",
-    "run",
+    "Image", "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "Trainable", "hookimpl", "open",
+    "param", "run",
 ]  # fmt: skip
 
 

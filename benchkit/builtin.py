@@ -14,6 +14,10 @@ def benchkit_classifiers() -> dict[str, Entry]:
         "centroid": Entry("cosine similarity to each class's mean feature", "benchkit.classifiers.centroid:Centroid"),
         "knn": Entry("votes of the k nearest training examples, by cosine", "benchkit.classifiers.knn:KNN"),
         "mlp": Entry("LayerNorm and a multilayer perceptron, AdamW, cosine schedule", "benchkit.classifiers.mlp:MLP"),
+        "finetune": Entry(
+            "the whole backbone and a linear layer, layer-wise learning rates, mixed precision (torch backbones)",
+            "benchkit.classifiers.finetune:Finetune",
+        ),
     }
 
 

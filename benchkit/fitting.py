@@ -1,5 +1,6 @@
-"""Fits the cells of a job and scores its test examples: probes on pooled features one after another, probes on tokens
-together in a single pass over the test split, whose tokens are never stored."""
+"""Fits the cells of a job and scores its test examples: probes on pooled features one after another; probes on tokens,
+and likewise probes that train the backbone, together in a single pass over the test split, whose tokens (and
+preprocessed examples) are never stored."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,8 +10,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import BenchkitError
-from benchkit.features import stream_tokens
-from benchkit.interfaces import Classifier, Fitted, Fold, Subset
+from benchkit.features import stream_raw, stream_tokens
+from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
 from benchkit.jobdata import JobData
 from benchkit.report import Cell
 from benchkit.spec import Spec
@@ -35,26 +36,35 @@ Fits = list[Fitted] | BenchkitError
 """A cell's classifier for every fold."""
 
 
-def fit_pooled(spec: Spec, cells: Sequence[Cell], data: JobData) -> Iterator[Result]:
+@dataclass(frozen=True)
+class Probe:
+    """A classifier, built, and its cells."""
+
+    spec: Spec
+    classifier: Classifier
+    cells: Sequence[Cell]
+
+
+def fit_pooled(probe: Probe, data: JobData) -> Iterator[Result]:
     """All cells of one probe on pooled features, trained together where the probe can, in order."""
-    classifier: Classifier = spec.build()
-    for cell, fits in _fit(classifier, list(cells), data):
-        yield _result(cell, fits, lambda fits: _score_pooled(fits, data), classifier, data)
+    for cell, fits in _fit(probe.classifier, list(probe.cells), data):
+        yield _result(cell, fits, lambda fits: _score_pooled(fits, data), probe.classifier, data)
 
 
-def fit_tokens(probes: Sequence[tuple[Spec, Sequence[Cell]]], data: JobData) -> Iterator[tuple[Spec, Result]]:
-    """All cells of all probes on tokens: fitted on the training tokens, then scored in one pass over the test rows."""
+def fit_streamed(needs: Needs, probes: Sequence[Probe], data: JobData) -> Iterator[tuple[Spec, Result]]:
+    """All cells of all probes with these `needs`: fitted on the training rows that were kept for them, then scored in
+    one pass over the test rows."""
     fitted: list[tuple[Spec, Cell, Fits, Fits | None]] = []
-    total = sum(len(cells) for _, cells in probes)
-    with data.progress.step("fit on tokens", total, "cells") as step:
-        for spec, cells in probes:
-            classifier = spec.build()
-            for cell, fits in _fit(classifier, list(cells), data):
-                again = _shuffled(classifier, cell, data) if data.options.shuffled else None
-                fitted.append((spec, cell, fits, again))
+    total = sum(len(p.cells) for p in probes)
+    with data.progress.step("fine-tune" if needs == "raw" else f"fit on {needs}", total, "cells") as step:
+        for p in probes:
+            for cell, fits in _fit(p.classifier, list(p.cells), data):
+                again = _shuffled(p.classifier, cell, data) if data.options.shuffled else None
+                fitted.append((p.spec, cell, fits, again))
                 step.advance()
+    data.kept.pop(needs, None)  # what is left to do needs it no more, and it is large
     ready = [f for _, _, *both in fitted for f in both if isinstance(f, list)]
-    scored = iter(_score_tokens(ready, data) if ready else [])
+    scored = iter(_score_streamed(needs, ready, data) if ready else [])
     for spec, cell, fits, again in fitted:
         if isinstance(fits, BenchkitError):
             yield spec, Result(cell, fits)
@@ -107,16 +117,17 @@ def _shuffled(classifier: Classifier, cell: Cell, data: JobData) -> Fits:
 
 def _fit_fold(classifier: Classifier, fold: Fold, cells: list[Cell], data: JobData, shuffle: bool) -> Iterator[Fitted]:
     rows = [data.subset(fold, cell) for cell in cells]
-    union = np.unique(np.concatenate(rows))
-    labels = data.labels[fold.train_split][union]
-    if shuffle:  # a single cell's own rows, so that the classes keep their sizes
-        labels = labels[np.random.default_rng(cells[0].seed).permutation(len(labels))]
-    subsets = [Subset(np.searchsorted(union, r), c.seed) for r, c in zip(rows, cells, strict=True)]
-    if classifier.needs == "tokens":
-        kept = data.tokens[fold.train_split]
-        x = kept.values if np.array_equal(kept.rows, union) else kept.values[np.searchsorted(kept.rows, union)]
+    if classifier.needs == "pooled":
+        table = np.unique(np.concatenate(rows))
+        x = data.pooled(fold.train_split, table)
     else:
-        x = data.pooled(fold.train_split, union)
+        kept = data.kept[classifier.needs][fold.train_split]
+        table, x = kept.rows, kept.values  # whole: a part of a memory map would be a copy in memory
+    labels = data.labels[fold.train_split][table]
+    subsets = [Subset(np.searchsorted(table, r), c.seed) for r, c in zip(rows, cells, strict=True)]
+    if shuffle:  # a single cell's own rows, so that the classes keep their sizes
+        own = subsets[0].rows
+        labels[own] = labels[np.random.default_rng(cells[0].seed).permutation(own)]
     return iter(classifier.fit_many(x, labels, data.problem, subsets, device=data.options.device))
 
 
@@ -127,26 +138,26 @@ def _score_pooled(fits: list[Fitted], data: JobData) -> Scores:
     return np.concatenate(parts).astype(np.float32, copy=False)
 
 
-def _score_tokens(all_fits: list[list[Fitted]], data: JobData) -> list[Scores]:
+def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -> list[Scores]:
     """Scores of every cell, from one pass over each test split. Rows that turn out not to decode are dropped."""
+    stream = stream_tokens if needs == "tokens" else stream_raw
     per_fold = [
         [np.full((len(fold.test), data.problem.n_classes), np.nan, np.float32) for fold in data.folds] for _ in all_fits
     ]
     for split in sorted({f.test_split for f in data.folds}):
         wanted = np.unique(np.concatenate([data.test_rows(f) for f in data.folds if f.test_split == split]))
         seen = np.zeros(len(data.labels[split]), bool)
-        for batch in stream_tokens(
+        for batch in stream(
             data.task, data.backbone, split, wanted, data.extraction(split), data.progress, data.key(split)
         ):
             seen[batch.rows] = True
-            assert batch.encoded.tokens is not None
             for k, fold in enumerate(data.folds):
                 if fold.test_split != split:
                     continue
                 _, here, there = np.intersect1d(batch.rows, fold.test, assume_unique=True, return_indices=True)
                 if not len(here):
                     continue
-                x = batch.encoded.tokens[here]
+                x = batch.values[here]
                 for fits, scores in zip(all_fits, per_fold, strict=True):
                     scores[k][there] = fits[k].scores(x)
         lost = wanted[~seen[wanted]]

@@ -8,22 +8,26 @@ Shapes: N examples, B of a batch, D features, T tokens, C classes, K prototypes.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64, UInt8
+from jaxtyping import Float32, Int, Int64, Shaped, UInt8
 
 from benchkit.errors import BenchkitError
 from benchkit.media import Audio, Image, Media
 from benchkit.progress import Progress
 from benchkit.spec import NoParams
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
 Modality = Literal["image", "audio"]
 TaskKind = Literal["multiclass", "multilabel", "detection", "traits"]
 Needs = Literal["pooled", "tokens", "raw"]
+"""What a probe is given: features, or preprocessed examples and, before them, the backbone that it trains."""
 Labels = Int64[np.ndarray, " N"] | UInt8[np.ndarray, "N C"]
 """multiclass: the class's number, [N]. Every other kind: 0 or 1 for each class, [N, C]."""
 
@@ -142,6 +146,22 @@ class Encoded:
     tokens: Float32[np.ndarray, "B T D2"] | None = None
 
 
+@dataclass(frozen=True)
+class Trainable:
+    """A torch backbone's copy of itself, in float32 and in evaluation mode, for training to change.
+
+    pooled: preprocessed examples on the module's device, [B, ...], as pooled features, [B, D]: those of `encode`, with
+    gradients down to the module's parameters.
+    depth_of: for each parameter, by its name in the module, how far from the input it is: 0 in the embedding, i + 1 in
+    block i, `top` behind the last block. One that is not named here is not trained.
+    """
+
+    module: "nn.Module"
+    pooled: "Callable[[Tensor], Tensor]"
+    depth_of: Mapping[str, int]
+    top: int
+
+
 class Backbone(Component, ABC):
     """A frozen model.
 
@@ -171,6 +191,10 @@ class Backbone(Component, ABC):
     @abstractmethod
     def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
         """Features of a batch of preprocessed examples, [B, ...]; an example's do not depend on its neighbours."""
+
+    def trainable(self) -> Trainable:
+        """A new copy to be fine-tuned, after `setup`. Raises BenchkitError, as here, where that cannot be."""
+        raise BenchkitError(f"{type(self).__name__} cannot be fine-tuned: it is no torch model")
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -213,7 +237,7 @@ class Fitted(ABC):
     """What the report should tell of the fit (chosen regularisation, final loss), as JSON takes it."""
 
     @abstractmethod
-    def scores(self, x: Float32[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
+    def scores(self, x: Shaped[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
         """Higher is more likely; only the order within a class (and, for multiclass, within a row) has a meaning."""
 
 
@@ -222,18 +246,28 @@ class Classifier(Component, ABC):
 
     needs: ClassVar[Needs] = "pooled"
     kinds: ClassVar[tuple[TaskKind, ...]] = ("multiclass", "multilabel")
+    backbone: Backbone | None = None
+    """What `bind` was given."""
+
+    def bind(self, backbone: Backbone) -> None:
+        """The backbone, set up on the device to fit on; called once, before any fit, where `needs` is "raw".
+
+        Raises BenchkitError where the probe cannot be used with it.
+        """
+        self.backbone = backbone
 
     @abstractmethod
     def fit(
         self,
-        features: Float32[np.ndarray, "N ..."],
+        features: Shaped[np.ndarray, "N ..."],
         labels: Labels,
         problem: Problem,
         *,
         seed: int,
         device: str = "cpu",
     ) -> Fitted:
-        """Fits on all rows: [N, D] pooled features, or [N, T, D] tokens where `needs` says so.
+        """Fits on all rows, as `needs` says: pooled features [N, D] or tokens [N, T, D], float32; or preprocessed
+        examples [N, ...] of any type.
 
         The same arguments give the same result on the same machine. Raises FitError, in one line, for data it cannot
         be fitted on.
@@ -241,7 +275,7 @@ class Classifier(Component, ABC):
 
     def fit_many(
         self,
-        features: Float32[np.ndarray, "N ..."],
+        features: Shaped[np.ndarray, "N ..."],
         labels: Labels,
         problem: Problem,
         subsets: Sequence[Subset],
@@ -283,5 +317,5 @@ class Scorer(Component, ABC):
 
 __all__ = [
     "Audio", "Backbone", "Classifier", "Component", "Encoded", "Example", "Fitted", "Fold", "Image", "Labels", "Media",
-    "Modality", "Needs", "Problem", "Published", "Scorer", "Subset", "Task", "TaskKind",
+    "Modality", "Needs", "Problem", "Published", "Scorer", "Subset", "Task", "TaskKind", "Trainable",
 ]  # fmt: skip

@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 
 from benchkit.errors import BenchkitError, DataError
 from benchkit.evaluate import Context, Outcome, evaluate_cell
-from benchkit.fitting import Result, fit_pooled, fit_tokens
+from benchkit.fitting import Probe, Result, fit_pooled, fit_streamed
+from benchkit.interfaces import Classifier, Needs
 from benchkit.jobdata import JobData
 from benchkit.plan import Planned
 from benchkit.progress import Progress
@@ -95,11 +96,19 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             outcomes.append(Outcome(wanted.cell, error=str(e)))
     if not groups:
         return outcomes
-    probes = {text: resolve("classifier", text) for text in groups}
-    by_tokens = [(probes[t], cells) for t, cells in groups.items() if probes[t].cls.needs == "tokens"]
-    by_pooled = [(probes[t], cells) for t, cells in groups.items() if probes[t].cls.needs == "pooled"]
-    data.extract_train([cell for cells in groups.values() for cell in cells], tokens=bool(by_tokens))
-    from_tokens = list(fit_tokens(by_tokens, data)) if by_tokens else []
+    probes: dict[Needs, list[Probe]] = {}
+    for text, cells in groups.items():
+        spec = resolve("classifier", text)
+        try:
+            probes.setdefault(spec.cls.needs, []).append(Probe(spec, _built(spec, data), cells))
+        except BenchkitError as e:
+            outcomes += [Outcome(cell, error=str(e)) for cell in cells]
+    if not any(probes.values()):
+        return outcomes
+    data.extract_train({needs: [cell for p in group for cell in p.cells] for needs, group in probes.items()})
+    streamed = [
+        found for needs, group in probes.items() if needs != "pooled" for found in fit_streamed(needs, group, data)
+    ]
     data.extract_test()
     context.look_at(data)
 
@@ -115,11 +124,19 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         if outcome.report:
             sealed(outcome.report)
 
-    for spec, result in from_tokens:
+    for spec, result in streamed:
         finish(spec, result)
-    for spec, cells in by_pooled:
-        with progress.step(f"fit {spec.canonical}", len(cells), "cells") as step:
-            for result in fit_pooled(spec, cells, data):
-                finish(spec, result)
+    for probe in probes.get("pooled", []):
+        with progress.step(f"fit {probe.spec.canonical}", len(probe.cells), "cells") as step:
+            for result in fit_pooled(probe, data):
+                finish(probe.spec, result)
                 step.advance()
     return outcomes
+
+
+def _built(spec: Spec, data: JobData) -> Classifier:
+    """The classifier, bound to the backbone where it trains that: what cannot be fine-tuned fails before extraction."""
+    classifier: Classifier = spec.build()
+    if classifier.needs == "raw":
+        classifier.bind(data.ready())
+    return classifier

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from benchkit.errors import DataError, MediaError
-from benchkit.features import Features, Options, Tokens, extract, extract_tokens
-from benchkit.interfaces import Backbone, Fold, Labels, Problem, Task
+from benchkit.features import Features, Kept, Options, extract, extract_raw, extract_tokens, set_up
+from benchkit.interfaces import Backbone, Fold, Labels, Needs, Problem, Task
 from benchkit.progress import Progress
 from benchkit.report import Cell
 from benchkit.sampling import subset
@@ -34,8 +34,8 @@ class JobData:
     options: "JobOptions"
     progress: Progress
     features: dict[str, Features] = field(default_factory=dict)
-    tokens: dict[str, Tokens] = field(default_factory=dict)
-    """Of the training rows, where a probe needs them."""
+    kept: dict[Needs, dict[str, Kept]] = field(default_factory=dict)
+    """Tokens and preprocessed examples, by split, of the rows that probes which need them train on."""
     train_rows: dict[str, set[int]] = field(default_factory=dict)
     """By split, every row that some cell trains on."""
     bad: dict[str, dict[int, str]] = field(default_factory=dict)
@@ -79,23 +79,27 @@ class JobData:
         for fold in self.folds:
             self.subset(fold, cell)
 
-    def extract_train(self, cells: Sequence[Cell], *, tokens: bool) -> None:
-        """Features of every row that one of the cells trains on, and their tokens where a probe needs them.
+    def ready(self) -> Backbone:
+        """The backbone, set up."""
+        set_up(self.backbone, self.options.device)
+        return self.backbone
+
+    def extract_train(self, cells: Mapping[Needs, Sequence[Cell]]) -> None:
+        """Features of every row that one of the cells trains on, and their tokens, or the preprocessed examples
+        themselves, where the probe needs them.
 
         Where examples are skipped because they do not decode, the subsets are drawn again without them, which may need
         other rows: so until nothing changes.
         """
-        draws = list({(c.n_train, c.seed): c for c in cells}.values())
+        keep = {"tokens": extract_tokens, "raw": extract_raw}
         while True:
             n_bad = sum(map(len, self.bad.values()))
-            rows: dict[str, set[int]] = {}
-            for fold in self.folds:
-                for cell in draws:
-                    rows.setdefault(fold.train_split, set()).update(self.subset(fold, cell).tolist())
-            self.train_rows = rows
-            for split, wanted in rows.items():
-                if tokens:
-                    self.tokens[split] = extract_tokens(
+            self.train_rows = self._drawn([cell for group in cells.values() for cell in group])
+            for needs, group in cells.items():
+                if needs == "pooled":
+                    continue
+                for split, wanted in self._drawn(group).items():
+                    kept = keep[needs](
                         self.task,
                         self.backbone,
                         split,
@@ -104,10 +108,21 @@ class JobData:
                         self.progress,
                         self.key(split),
                     )
-                    self._note(split, self.tokens[split].skipped)
+                    self.kept.setdefault(needs, {})[split] = kept
+                    self._note(split, kept.skipped)
+            for split, wanted in self.train_rows.items():
                 self._extract(split, wanted - set(self.bad[split]))
             if n_bad == sum(map(len, self.bad.values())):
                 return
+
+    def _drawn(self, cells: Sequence[Cell]) -> dict[str, set[int]]:
+        """By split, the rows that any of the cells trains on."""
+        rows: dict[str, set[int]] = {}
+        draws = {(c.n_train, c.seed): c for c in cells}.values()
+        for fold in self.folds:
+            for cell in draws:
+                rows.setdefault(fold.train_split, set()).update(self.subset(fold, cell).tolist())
+        return rows
 
     def extract_test(self) -> None:
         """Features of every test row, beside those that are there."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from benchkit.errors import BenchkitError, SpecError, did_you_mean
+from benchkit.interfaces import Backbone
 from benchkit.plugins import Catalog, discover
 from benchkit.report import Cell
 from benchkit.spec import Spec, resolve
@@ -182,6 +183,11 @@ def _check_fit(task: Spec, model: Spec, classifier: Spec) -> None:
     elif task.cls.kind not in classifier.cls.kinds:
         kinds = " or ".join(classifier.cls.kinds)
         raise BenchkitError(f"classifier '{classifier.name}' solves {kinds}, and task '{task.name}' is {task.cls.kind}")
+    elif classifier.cls.needs == "raw" and model.cls.trainable is Backbone.trainable:
+        raise BenchkitError(
+            f"classifier '{classifier.name}' trains the backbone, and model '{model.name}' cannot be fine-tuned: it is "
+            "no torch model"
+        )
 
 
 _QUERY = """

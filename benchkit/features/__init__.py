@@ -7,10 +7,13 @@ from benchkit.features.pipeline import (
     Options,
     cache_key,
     extract,
+    set_up,
 )
-from benchkit.features.tokens import TokenBatch, Tokens, extract_tokens, stream_tokens
+from benchkit.features.raw import RawBatch, extract_raw, stream_raw
+from benchkit.features.scratch import Kept
+from benchkit.features.tokens import TokenBatch, extract_tokens, stream_tokens
 
 __all__ = [
-    "FEATURES_VERSION", "CacheEntry", "Features", "Options", "TokenBatch", "Tokens", "Verdict", "cache_key", "extract",
-    "extract_tokens", "ls", "prune", "stream_tokens", "verify",
+    "FEATURES_VERSION", "CacheEntry", "Features", "Kept", "Options", "RawBatch", "TokenBatch", "Verdict", "cache_key",
+    "extract", "extract_raw", "extract_tokens", "ls", "prune", "set_up", "stream_raw", "stream_tokens", "verify",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Int64, UInt64
+from jaxtyping import Bool, Int64, UInt64
 
 from benchkit.errors import BenchkitError, PluginError
 from benchkit.features.pool import Prepared
@@ -82,6 +82,12 @@ class Batch:
     media: UInt64[np.ndarray, " B"]
     array: np.ndarray | None
     bad: tuple[Prepared, ...] = ()
+
+    def where(self, wanted: Bool[np.ndarray, " B"]) -> "Batch":
+        """Only these examples, and none that does not decode."""
+        if self.array is None or not wanted.any():
+            return Batch(self.rows[:0], self.media[:0], None)
+        return Batch(self.rows[wanted], self.media[wanted], self.array if wanted.all() else self.array[wanted])
 
 
 def assemble(prepared: Iterable[Prepared], sizer: Sizer) -> Iterator[Batch]:
@@ -210,7 +216,7 @@ def encode(
         # Outside of the except clause: there, the exception's frames still hold what filled the memory.
         sizer.shrink(len(array))
         step = sizer.limit
-        _free(device)
+        free(device)
         progress.note(f"a batch of {len(array)} did not fit into the memory of '{device}' ({why}); now {sizer.size}")
 
 
@@ -222,7 +228,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(s in str(error) for s in said)
 
 
-def _free(device: str) -> None:
+def free(device: str) -> None:
+    """Gives memory back that nothing holds any more."""
     gc.collect()
     if device.startswith("cuda") and "torch" in sys.modules:
         sys.modules["torch"].cuda.empty_cache()

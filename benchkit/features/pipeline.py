@@ -96,7 +96,7 @@ def extract(
     """
     n = len(task.ids(split))
     rows = checked_rows(rows, n, split)
-    run = Run(task, backbone, split, options, progress, key.get("task", type(task).__name__))
+    run = Run.of(task, backbone, split, options, progress, key)
     entry = run.entry(key, n)
     stored = entry.read(rows)
     while not stored.good.all():
@@ -145,6 +145,21 @@ class Run:
     """row -> why it does not decode."""
     _named: list[str] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        self._sizer = Sizer.of(self.options.batch_size, self.options.device)
+
+    @staticmethod
+    def of(
+        task: Task,
+        backbone: Backbone,
+        split: str,
+        options: Options,
+        progress: Progress,
+        key: Mapping[str, str] | None,
+    ) -> "Run":
+        """A run that is shown with the progress as `task` in `key`, if that is there."""
+        return Run(task, backbone, split, options, progress, (key or {}).get("task", type(task).__name__))
+
     @property
     def title(self) -> str:
         return f"{self.name}/{self.split}"
@@ -156,24 +171,33 @@ class Run:
     @property
     def weights(self) -> str:
         """The fingerprint of the backbone, which is set up for it once."""
-        return _set_up(self.backbone, self.options.device)
+        return set_up(self.backbone, self.options.device)
 
     def entry(self, key: Mapping[str, str], n: int) -> Entry:
         return Entry.of(self.options.cache, cache_key(self.task, self.split, key, self.weights), n)
 
-    def parts(self, rows: Int[np.ndarray, " n"], *, tokens: bool) -> Generator[Part, None, None]:
-        """Encodes the rows. Those that do not decode go to `bad`; gives up where they are far too many."""
-        _set_up(self.backbone, self.options.device)
-        sizer = Sizer.of(self.options.batch_size, self.options.device)
+    def batches(self, rows: Int[np.ndarray, " n"]) -> Generator[Batch, None, None]:
+        """The rows' examples, preprocessed. Those that do not decode go to `bad`; gives up where they are too many."""
+        set_up(self.backbone, self.options.device)
         with (
-            _batches(self.task, self.backbone, self.split, rows, self.options, sizer) as batches,
+            _batches(self.task, self.backbone, self.split, rows, self.options, self._sizer) as batches,
             self.progress.step(f"extract {self.title}", len(rows), self.unit) as step,
         ):
             for batch in batches:
                 for one in batch.bad:
                     self._note_bad(one, len(rows))
-                yield from encode(self.backbone, batch, sizer, self.options.device, self.progress, tokens=tokens)
+                yield batch
                 step.advance(len(batch.rows) + len(batch.bad))
+
+    def encode(self, batch: Batch, *, tokens: bool) -> Iterator[Part]:
+        """The encoded batch, in parts where it does not fit into memory as a whole."""
+        return encode(self.backbone, batch, self._sizer, self.options.device, self.progress, tokens=tokens)
+
+    def parts(self, rows: Int[np.ndarray, " n"], *, tokens: bool) -> Generator[Part, None, None]:
+        """Encodes the rows, as far as they decode."""
+        with closing(self.batches(rows)) as batches:
+            for batch in batches:
+                yield from self.encode(batch, tokens=tokens)
 
     def _note_bad(self, one: Prepared, n: int) -> None:
         why = one.error or ""
@@ -200,7 +224,7 @@ _READY: dict[int, tuple[str, str]] = {}
 """id of a backbone that is set up -> its device and fingerprint."""
 
 
-def _set_up(backbone: Backbone, device: str) -> str:
+def set_up(backbone: Backbone, device: str) -> str:
     """Sets the backbone up on the device unless that was done, and gives its fingerprint."""
     known = _READY.get(id(backbone))
     if known is None or known[0] != device:

@@ -161,6 +161,33 @@ class BackboneSuite(Suite):
             else:
                 raise AssertionError("activations at 'no.such.place' raises no BenchkitError")
 
+    def test_what_is_fine_tuned_is_a_copy_of_the_same_model(self) -> None:
+        """Of a model that can be; and changing the copy changes its features, but not the model's."""
+        if type(self.ready).trainable is Backbone.trainable:
+            return
+        import torch
+
+        for modality in self.ready.modalities:
+            batch, pooled = self.batch(modality), self.encoded(modality).pooled
+            copied = self.ready.trainable()
+            named = dict(copied.module.named_parameters())
+            strange = {name: d for name, d in copied.depth_of.items() if name not in named or not 0 <= d <= copied.top}
+            expect(not strange, f"depth_of has {strange}, of parameters and depths from 0 to {copied.top} that are not")
+            trained = [named[name].requires_grad_() for name in copied.depth_of]
+            x = torch.from_numpy(np.array(batch)).to(trained[0].device)
+            ours = copied.pooled(x)
+            expect_same(pooled, ours.detach().cpu().numpy(), self.tolerance, "features of encode and of trainable()")
+            ours.square().sum().backward()
+            touched = {d for name, d in copied.depth_of.items() if named[name].grad is not None}
+            expect(0 in touched, f"no parameter at depth 0 gets a gradient, only at {sorted(touched)}")
+            with torch.no_grad():
+                for parameter in trained:
+                    parameter.mul_(1.5)
+                after = copied.pooled(x).cpu().numpy()
+            gap = float(np.abs(after - pooled).max())
+            expect(gap > 0, "the features of trainable() stay as they are when its parameters change")
+            expect_same(pooled, self.encode(batch).pooled, self.tolerance, "features before and after training a copy")
+
     def test_the_fingerprint_is_of_the_weights_alone(self) -> None:
         print_ = self.ready.fingerprint()
         plain = isinstance(print_, str) and print_ and print_.isprintable()

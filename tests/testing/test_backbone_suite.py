@@ -12,7 +12,7 @@ import pytest
 
 from benchkit.errors import BenchkitError
 from benchkit.fingerprint import fingerprint
-from benchkit.interfaces import Backbone, Encoded
+from benchkit.interfaces import Backbone, Encoded, Trainable
 from benchkit.spec import param
 from benchkit.testing import BackboneSuite, check_backbone
 
@@ -78,6 +78,35 @@ class Right(Backbone):
 
 class TestRight(BackboneSuite):
     backbone = Right
+
+
+class Tunes(Right):
+    """Right, in torch too."""
+
+    share: ClassVar[bool] = False
+    factor: ClassVar[float] = 1.0
+
+    def trainable(self) -> Trainable:
+        import torch
+
+        module = torch.nn.Linear(FRAME, DIM, bias=False, device="meta")
+        weights = torch.from_numpy(self.weights if self.share else self.weights.copy())
+        module.weight = torch.nn.Parameter(weights.T)
+        return Trainable(
+            module,
+            lambda x: (
+                self.factor
+                * module(torch.nn.functional.pad(x, (0, SAMPLES - x.shape[1])).unflatten(1, (-1, FRAME)))
+                .abs()
+                .mean(dim=1)
+            ),
+            {"weight": 0},
+            1,
+        )
+
+
+class TestTunes(BackboneSuite):
+    backbone = Tunes
     other = Right(RightParams(seed=1))
 
 
@@ -246,6 +275,20 @@ class OtherPooledWithTokens(Right):
         return encoded(found[:, 0] if tokens else found.mean(axis=1), found if tokens else None)
 
 
+class TunesItself(Tunes):
+    share = True
+
+
+class TunesAnother(Tunes):
+    factor = 0.9
+
+
+class TunesNothing(Tunes):
+    def trainable(self) -> Trainable:
+        right = super().trainable()
+        return Trainable(right.module, right.pooled, {"head.weight": 0}, 1)
+
+
 class PointTwice(Right):
     def points(self) -> tuple[str, ...]:
         return ("a", "a")
@@ -318,6 +361,9 @@ BROKEN: list[tuple[type[Backbone], str, str]] = [
     (PointMissing, "activations_at_every_named_place", "gives ['frames.0']"),
     (PooledPoints, "activations_at_every_named_place", "must be of shape [2, any, any], and is [2, 6]"),
     (AnyPoint, "a_place_that_does_not_exist_is_an_error", "raises no BenchkitError"),
+    (TunesItself, "what_is_fine_tuned_is_a_copy_of_the_same_model", "features before and after training a copy"),
+    (TunesAnother, "what_is_fine_tuned_is_a_copy_of_the_same_model", "features of encode and of trainable()"),
+    (TunesNothing, "what_is_fine_tuned_is_a_copy_of_the_same_model", "depth_of has {'head.weight': 0}"),
     (PrintOfTime, "the_fingerprint_is_of_the_weights_alone", "in another process: it must come from the contents"),
     (PrintOfHash, "the_fingerprint_is_of_the_weights_alone", "in another process: it must come from the contents"),
     (NoPrint, "the_fingerprint_is_of_the_weights_alone", "must be a short text"),
@@ -346,7 +392,7 @@ def test_a_module_that_imports_a_framework_is_caught(tmp_path: Any, monkeypatch:
     monkeypatch.delitem(sys.modules, "jax", raising=False)
     import heavy_toy
 
-    monkeypatch.delitem(sys.modules, "jax")
+    del sys.modules["jax"]
     suite = type("Suite", (BackboneSuite,), {"backbone": heavy_toy.Heavy})
     with pytest.raises(AssertionError, match="importing heavy_toy imports jax: import it inside the methods"):
         suite().test_importing_it_imports_no_framework()
@@ -356,7 +402,7 @@ def test_a_call_lists_every_check_that_failed() -> None:
     with pytest.raises(AssertionError) as caught:
         check_backbone(Dead, other=Dead(RightParams(seed=0)))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("2 of 18 checks failed")
+    assert lines[0].startswith("2 of 19 checks failed")
     assert lines[1].startswith("- features tell examples apart: all audio inputs give the same features")
     assert lines[2].startswith("- other weights have another fingerprint: two models with different weights have one")
 

@@ -1,5 +1,6 @@
 """random-vit: an untrained vision transformer, the control that every learnt model must beat."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -9,12 +10,14 @@ from jaxtyping import Float32, UInt8
 
 from benchkit.errors import BenchkitError, did_you_mean
 from benchkit.fingerprint import fingerprint
-from benchkit.interfaces import Encoded
+from benchkit.interfaces import Encoded, Trainable
 from benchkit.spec import param
 from benchkit_baselines.images import coloured, resized
 from benchkit_baselines.waves import MelParams, WaveBackbone
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from benchkit_baselines.vit import ViT
 
 PLACES = ("resid_pre", "norm1", "attn_out", "norm2", "mlp_out", "resid_post")
@@ -88,8 +91,15 @@ class RandomViT(WaveBackbone):
 
     def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
         x_btd, _ = self._vit().run(batch)
-        pooled = x_btd[:, 0] if self.params.pool == "cls" else x_btd[:, 1:].mean(dim=1)
-        return Encoded(pooled.cpu().numpy(), x_btd[:, 1:].cpu().numpy() if tokens else None)
+        return Encoded(self._pooled(x_btd).cpu().numpy(), x_btd[:, 1:].cpu().numpy() if tokens else None)
+
+    def trainable(self) -> Trainable:
+        model, top = copy.deepcopy(self._vit()), self.params.depth + 1
+        depth_of = {name: _depth(name, top) for name, _ in model.named_parameters()}
+        return Trainable(model, lambda batch: self._pooled(model(batch)[0]), depth_of, top)
+
+    def _pooled(self, x_btd: "Tensor") -> "Tensor":
+        return x_btd[:, 0] if self.params.pool == "cls" else x_btd[:, 1:].mean(dim=1)
 
     def points(self) -> tuple[str, ...]:
         return tuple(f"blocks.{i}.{place}" for i in range(self.params.depth) for place in PLACES)
@@ -109,3 +119,10 @@ class RandomViT(WaveBackbone):
         if self._model is None:
             raise BenchkitError("random-vit has no weights before setup(device)")
         return self._model
+
+
+def _depth(name: str, top: int) -> int:
+    """How far from the input a parameter of the ViT is."""
+    if name.startswith("blocks."):
+        return int(name.split(".")[1]) + 1
+    return top if name.startswith("norm.") else 0

@@ -58,8 +58,12 @@ class ViT(nn.Module):
     def run(
         self, batch: np.ndarray, points: frozenset[str] = frozenset()
     ) -> tuple[Float32[Tensor, "B T D"], dict[str, Float32[Tensor, "B T D"]]]:
+        """`forward`, of an array and without gradients."""
+        return self(torch.from_numpy(np.ascontiguousarray(batch)).to(self.cls.device), points)
+
+    def forward(self, batch: Tensor, points: frozenset[str] = frozenset()) -> tuple[Float[Tensor, "B T D"], Seen]:
         """All tokens after the final norm, and the activations at `points` ('blocks.3.norm2')."""
-        x = self.embed(torch.from_numpy(np.ascontiguousarray(batch)).to(self.cls.device))
+        x = self.embed(batch)
         kept: Seen = {}
         for i, block in enumerate(self.blocks):
             x, seen = block(x)
@@ -69,7 +73,8 @@ class ViT(nn.Module):
     def embed(self, batch: Tensor) -> Float[Tensor, "B T D"]:
         """Patches, their positions, and the class token before them (its position is zero)."""
         if batch.ndim == 2:
-            grid, embed = self.spectrogram(batch)[:, None], self.embed_audio
+            with torch.autocast(batch.device.type, enabled=False):  # levels need float32
+                grid, embed = self.spectrogram(batch)[:, None], self.embed_audio
         else:
             grid, embed = batch.permute(0, 3, 1, 2).float() / 127.5 - 1.0, self.embed_image
         b, _, rows, columns = grid.shape

@@ -3,6 +3,7 @@
 This module and those of the backbones import no torch: they are imported to read a spec.
 """
 
+import copy
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from benchkit.errors import BenchkitError, did_you_mean
-from benchkit.interfaces import Backbone, Encoded, Modality
+from benchkit.interfaces import Backbone, Encoded, Modality, Trainable
 from benchkit.spec import param
 from benchkit_bird_mae.architecture import Architecture
 
@@ -59,7 +60,7 @@ class SpectrogramBackbone(Backbone):
     modalities: ClassVar[tuple[Modality, ...]] = ("audio",)
     params: Any
     module: Any = None
-    """The benchkit_bird_mae.vit.ViT itself, after `setup`: what fine-tuning trains."""
+    """The benchkit_bird_mae.vit.ViT itself, after `setup`."""
 
     @property
     @abstractmethod
@@ -129,10 +130,14 @@ class SpectrogramBackbone(Backbone):
 
         Gradients reach the module's parameters where those ask for them.
         """
+        import torch
+
         from benchkit_bird_mae.spectrogram import spectrogram
 
         model = self._loaded()
-        x = model(spectrogram(waves, self.recipe()), last=self.params.layer)
+        with torch.autocast(waves.device.type, enabled=False):  # levels need float32
+            levels = spectrogram(waves, self.recipe())
+        x = model(levels, last=self.params.layer)
         pooled = model.pool_mean(x) if self.params.pool == "mean" else model.pool_cls(x)
         if self.params.tokens == "plain":
             return pooled, x[:, 1:]
@@ -145,6 +150,16 @@ class SpectrogramBackbone(Backbone):
         with torch.inference_mode():
             pooled, patches = self.forward(self._on_device(batch))
             return Encoded(pooled.cpu().numpy(), patches.cpu().numpy() if tokens else None)
+
+    def trainable(self) -> Trainable:
+        """Positions stay as they are: they are fixed sines and cosines, which pretraining did not learn either."""
+        other = copy.copy(self)
+        other.module = copy.deepcopy(self._loaded()).float()
+        last = self.params.layer
+        blocks = self.architecture.depth if last is None else last + 1
+        depths = {name: _depth(name, blocks) for name, _ in other.module.named_parameters()}
+        depth_of = {name: depth for name, depth in depths.items() if depth is not None}
+        return Trainable(other.module, lambda waves: other.forward(waves)[0], depth_of, blocks + 1)
 
     def fingerprint(self) -> str:
         self._loaded()
@@ -189,3 +204,13 @@ class SpectrogramBackbone(Backbone):
         import torch
 
         return torch.from_numpy(np.ascontiguousarray(batch, np.float32)).to(self._loaded().cls_token.device)
+
+
+def _depth(name: str, blocks: int) -> int | None:
+    """How far from the input a parameter of the ViT is, of which so many blocks are used; None: it is not trained."""
+    if name.startswith("blocks."):
+        block = int(name.split(".")[1])
+        return block + 1 if block < blocks else None
+    if name == "pos_embed":
+        return None
+    return blocks + 1 if name.startswith(("norm.", "fc_norm.")) else 0

@@ -4,6 +4,7 @@ Nothing downloaded is executed unless the spec says `allow_remote_code=true`; we
 torch files with `weights_only`. Image processors run on Pillow, so that a machine with torchvision gives the same.
 """
 
+import copy
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit import Backbone, Encoded, param
+from benchkit import Backbone, Encoded, Trainable, param
 from benchkit.errors import BenchkitError, require
+from benchkit_hf.depths import depths
 from benchkit_hf.families import Family, family_of
 
 
@@ -164,7 +166,23 @@ class HF(Backbone):
         )
 
     def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
-        output = self._forward(batch)
+        import torch
+
+        with torch.inference_mode():
+            pooled, patches = self._features(self._on_device(batch))
+        return Encoded(_numpy(pooled), _numpy(patches) if tokens else None)
+
+    def trainable(self) -> Trainable:
+        if self._encoder is None:
+            raise BenchkitError("the model is not set up yet")
+        other = copy.copy(self)
+        other._encoder = copy.deepcopy(self._encoder).float()
+        depth_of, top = depths(other._encoder, self.params.layer)
+        return Trainable(other._encoder, lambda x: other._features(x)[0], depth_of, top)
+
+    def _features(self, x: Any) -> tuple[Any, Any]:
+        """Pooled features and patches, as torch tensors on the device."""
+        output = self._forward(x)
         sequence = output.last_hidden_state if self.params.layer is None else output.hidden_states[self.params.layer]
         sequence = self._sequence(sequence)
         patches = sequence[:, self.family.prefix :]
@@ -178,7 +196,7 @@ class HF(Backbone):
             pooled = getattr(output, "pooler_output", None)
             if pooled is None or self.params.layer is not None:
                 raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has no pooler for this layer: use pool=mean")
-        return Encoded(_numpy(pooled), _numpy(patches) if tokens else None)
+        return pooled, patches
 
     def points(self) -> tuple[str, ...]:
         n = getattr(self._encoder.config, "num_hidden_layers", None) if self._encoder is not None else None
@@ -189,7 +207,10 @@ class HF(Backbone):
         for point in points:
             if point not in known:
                 raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has no place '{point}' ({', '.join(known)})")
-        states = self._forward(batch).hidden_states
+        import torch
+
+        with torch.inference_mode():
+            states = self._forward(self._on_device(batch)).hidden_states
         return {p: _numpy(self._sequence(states[known.index(p)])) for p in points}
 
     def fingerprint(self) -> str:
@@ -197,15 +218,19 @@ class HF(Backbone):
 
         return fingerprint_tensors((k, _numpy(v)) for k, v in sorted(self._encoder.state_dict().items()))
 
-    def _forward(self, batch: np.ndarray) -> Any:
+    def _on_device(self, batch: np.ndarray) -> Any:
         import torch
 
         if self._encoder is None:
             raise BenchkitError("the model is not set up yet")
-        x = torch.from_numpy(np.ascontiguousarray(batch)).to(self._device, getattr(torch, self.params.dtype))
-        with torch.inference_mode():
-            extra = {"is_longer": torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)} if self._is_clap else {}
-            return self._encoder(x, output_hidden_states=True, return_dict=True, **extra)
+        return torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
+
+    def _forward(self, x: Any) -> Any:
+        import torch
+
+        x = x.to(next(self._encoder.parameters()).dtype)
+        extra = {"is_longer": torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)} if self._is_clap else {}
+        return self._encoder(x, output_hidden_states=True, return_dict=True, **extra)
 
     @property
     def _is_clap(self) -> bool:

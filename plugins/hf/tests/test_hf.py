@@ -1,5 +1,6 @@
 """Encoders saved by transformers itself at a tiny size, read back by the plugin and compared with transformers."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 TEXT = {**SMALL, "vocab_size": 100}
 PICTURE = {**SMALL, "image_size": 32, "patch_size": 8}
 SPEECH = {**SMALL, "conv_dim": [16] * 7}
+STABLE = {**SPEECH, "do_stable_layer_norm": True, "feat_extract_norm": "layer"}
 WHISPER = {
     "d_model": 32, "encoder_layers": 2, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
     "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "vocab_size": 100, "pad_token_id": 0, "bos_token_id": 1,
@@ -55,6 +57,7 @@ MODELS: dict[str, Maker] = {
     ),
     "ast": lambda: (tf.ASTModel(tf.ASTConfig(**SMALL, max_length=128)), tf.ASTFeatureExtractor(max_length=128)),
     "wav2vec2": lambda: (tf.Wav2Vec2Model(tf.Wav2Vec2Config(**SPEECH)), tf.Wav2Vec2FeatureExtractor()),
+    "wav2vec2-stable": lambda: (tf.Wav2Vec2Model(tf.Wav2Vec2Config(**STABLE)), tf.Wav2Vec2FeatureExtractor()),
     "hubert": lambda: (tf.HubertModel(tf.HubertConfig(**SPEECH)), tf.Wav2Vec2FeatureExtractor()),
     "wavlm": lambda: (tf.WavLMModel(tf.WavLMConfig(**SPEECH)), tf.Wav2Vec2FeatureExtractor()),
     "whisper": lambda: (tf.WhisperModel(tf.WhisperConfig(**WHISPER)), tf.WhisperFeatureExtractor()),
@@ -64,8 +67,8 @@ MODELS: dict[str, Maker] = {
     ),
 }
 IMAGES = ("vit", "dinov2", "dinov3", "clip", "siglip")
-TOKENS = {"vit": 16, "dinov2": 16, "dinov3": 16, "clip": 16, "siglip": 16, "ast": 144, "wav2vec2": 49, "hubert": 49,
-          "wavlm": 49, "whisper": 50, "clap": 64}  # fmt: skip
+TOKENS = {"vit": 16, "dinov2": 16, "dinov3": 16, "clip": 16, "siglip": 16, "ast": 144, "wav2vec2": 49,
+          "wav2vec2-stable": 49, "hubert": 49, "wavlm": 49, "whisper": 50, "clap": 64}  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -227,3 +230,73 @@ def test_a_repository_out_of_reach_is_one_line_with_the_way_out(monkeypatch: pyt
 def test_a_folder_enters_the_identity_by_its_contents(saved: Callable[[str], Path]) -> None:
     assert resolve("model", f"hf:{saved('vit')},pool=cls").canonical.startswith("hf:fp-")
     assert resolve("model", "hf:facebook/dinov2-small").canonical == "hf:facebook/dinov2-small"
+
+
+# ---------------------------------------------------------------------------------------------------------- fine-tuning
+
+EDGES = {
+    "vit": ("embeddings.patch_embeddings.projection.weight", "layernorm.weight"),
+    "dinov2": ("embeddings.patch_embeddings.projection.weight", "layernorm.weight"),
+    "dinov3": ("embeddings.patch_embeddings.weight", "norm.weight"),
+    "clip": ("pre_layrnorm.weight", "post_layernorm.weight"),
+    "siglip": ("embeddings.patch_embedding.weight", "post_layernorm.weight"),
+    "ast": ("embeddings.patch_embeddings.projection.weight", "layernorm.weight"),
+    "wav2vec2": ("encoder.layer_norm.weight", None),
+    "wav2vec2-stable": ("feature_projection.projection.weight", "encoder.layer_norm.weight"),
+    "hubert": ("encoder.layer_norm.weight", None),
+    "wavlm": ("encoder.layer_norm.weight", None),
+    "whisper": ("conv1.weight", "layer_norm.weight"),
+    "clap": ("audio_encoder.patch_embed.proj.weight", "audio_encoder.norm.weight"),
+}
+"""A parameter before the blocks, and one behind them (none: the last block's norm is the last)."""
+
+
+def batch_of(name: str, backbone: HF) -> np.ndarray:
+    return np.stack([backbone.preprocess(raw(name, backbone, seed)) for seed in range(2)])
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_a_copy_of_the_encoder_is_fine_tuned_and_each_block_has_its_depth(
+    saved: Callable[[str], Path], name: str
+) -> None:
+    backbone = load(saved(name))
+    batch = batch_of(name, backbone)
+    before, fingerprint = backbone.encode(batch).pooled, backbone.fingerprint()
+    trainable = backbone.trainable()
+    named = dict(trainable.module.named_parameters())
+    assert trainable.top == (5 if name == "clap" else 3)
+    assert set(trainable.depth_of) == set(named)
+    first, last = EDGES[name]
+    assert trainable.depth_of[first] == 0
+    assert last is None or trainable.depth_of[last] == trainable.top
+    blocks = {n: d for n, d in trainable.depth_of.items() if re.search(r"(^|\.)layers?\.1\.", n)}
+    assert set(blocks.values()) == {2}
+
+    for parameter in named.values():
+        parameter.requires_grad_()
+    pooled = trainable.pooled(torch.from_numpy(batch))
+    np.testing.assert_allclose(pooled.detach().numpy(), before, atol=1e-5)
+    (pooled * torch.arange(pooled.shape[1])).sum().backward()
+    assert {trainable.depth_of[n] for n, p in named.items() if p.grad is not None} >= set(range(trainable.top))
+    with torch.no_grad():
+        for parameter in named.values():
+            parameter.add_(0.1)
+    np.testing.assert_array_equal(backbone.encode(batch).pooled, before)
+    assert backbone.fingerprint() == fingerprint
+
+
+def test_only_the_blocks_up_to_the_pooled_layer_are_fine_tuned(saved: Callable[[str], Path]) -> None:
+    backbone = load(saved("vit"), layer=1)
+    trainable, batch = backbone.trainable(), batch_of("vit", backbone)
+    assert trainable.top == 2
+    assert set(trainable.depth_of.values()) == {0, 1}
+    pooled = trainable.pooled(torch.from_numpy(batch)).detach().numpy()
+    np.testing.assert_allclose(pooled, backbone.encode(batch).pooled, atol=1e-5)
+
+
+def test_half_precision_is_fine_tuned_in_float32(saved: Callable[[str], Path]) -> None:
+    backbone = load(saved("vit"), dtype="bfloat16")
+    trainable, batch = backbone.trainable(), batch_of("vit", backbone)
+    assert {p.dtype for p in trainable.module.parameters()} == {torch.float32}
+    pooled = trainable.pooled(torch.from_numpy(batch)).detach().numpy()
+    np.testing.assert_allclose(pooled, backbone.encode(batch).pooled, atol=0.05)

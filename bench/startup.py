@@ -3,7 +3,7 @@
     python bench/startup.py            ratios of the medians, interleaved, in one run
     python bench/startup.py --list     and for each command, what its imports cost (-X importtime)
 
-The baseline is issue 2's: `python -c "import typer, rich.table, peewee, pluggy"`. A ratio of 1.5 is the limit.
+The baseline: `python -c "import typer, rich.table, peewee, pluggy"`. A ratio of 1.5 is the limit.
 """
 
 import argparse

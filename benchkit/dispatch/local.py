@@ -49,7 +49,7 @@ def _run(job: Job, store: Store, progress: Progress) -> list[Outcome]:
     except BenchkitError as e:
         error = str(e)
     except ModuleNotFoundError as e:
-        error = f"this needs the package '{e.name}', which is not installed: pip install it, or the extra that brings it"
+        error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"
     except Exception as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on, the trace is kept)
         error = f"{one_line(e)} (the trace is in '{_keep_trace(store, job)}')"
     left = [c.cell for c in job.cells if c.cell not in finished]

@@ -6,14 +6,26 @@ from benchkit.hookspecs import Entry, hookimpl
 @hookimpl
 def benchkit_classifiers() -> dict[str, Entry]:
     return {
-        "linear": Entry("LayerNorm and a linear layer, AdamW, cosine schedule", "benchkit.classifiers.linear:Linear"),
+        "linear": Entry(
+            "normalised features and a linear layer, AdamW, cosine schedule", "benchkit.classifiers.linear:Linear"
+        ),
         "logreg": Entry(
             "L2 logistic regression (scikit-learn), C chosen on a validation split",
             "benchkit.classifiers.logreg:LogReg",
         ),
         "centroid": Entry("cosine similarity to each class's mean feature", "benchkit.classifiers.centroid:Centroid"),
         "knn": Entry("votes of the k nearest training examples, by cosine", "benchkit.classifiers.knn:KNN"),
-        "mlp": Entry("LayerNorm and a multilayer perceptron, AdamW, cosine schedule", "benchkit.classifiers.mlp:MLP"),
+        "mlp": Entry(
+            "normalised features and a multilayer perceptron, AdamW, cosine schedule", "benchkit.classifiers.mlp:MLP"
+        ),
+        "prototypical": Entry(
+            "learnt prototypes of each class among the tokens (Bird-MAE's probe)",
+            "benchkit.classifiers.prototypical:Prototypical",
+        ),
+        "attentive": Entry(
+            "attention blocks over the tokens and a learnt query (V-JEPA 2's probe)",
+            "benchkit.classifiers.attentive:Attentive",
+        ),
         "finetune": Entry(
             "the whole backbone and a linear layer, layer-wise learning rates, mixed precision (torch backbones)",
             "benchkit.classifiers.finetune:Finetune",

@@ -10,6 +10,7 @@ from jaxtyping import Float32, Shaped
 from benchkit.classifiers.nets import Net
 from benchkit.classifiers.normalise import Normaliser
 from benchkit.classifiers.prepare import with_one
+from benchkit.classifiers.token_table import normalise_tokens
 from benchkit.interfaces import Fitted
 
 CPU_MEMORY = 2 * 2**30
@@ -28,7 +29,7 @@ class FittedNet(Fitted):
         self,
         net: Net,
         weights: Mapping[str, torch.Tensor],
-        normaliser: Normaliser | None,
+        normaliser: Normaliser,
         softmax: bool,
         device: str,
         record: Mapping[str, Any],
@@ -48,6 +49,7 @@ class FittedNet(Fitted):
 
     def _batch(self, x: Shaped[np.ndarray, "B ..."]) -> torch.Tensor:
         """[1, B, ...] on the device."""
-        if self.normaliser is None:
-            return torch.from_numpy(np.array(x, np.float32))[None].to(self.device)
+        if x.ndim == 3:
+            tokens = torch.from_numpy(np.array(x, np.float32)).to(self.device)
+            return normalise_tokens(tokens, self.normaliser)[None]
         return torch.from_numpy(with_one([self.normaliser(x)]))[None].to(self.device)

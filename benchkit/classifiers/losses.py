@@ -29,7 +29,7 @@ def make_loss(params: TrainParams, problem: Problem) -> LossFunction:
 
 def name_of_loss(params: TrainParams, problem: Problem) -> str:
     if params.loss == "auto":
-        return "cross-entropy" if problem.kind == "multiclass" else "bce"
+        return "cross-entropy" if problem.kind == "multiclass" else params.loss_of_several
     return params.loss
 
 

@@ -36,11 +36,14 @@ class Net(Protocol):
     def penalty(self, w: Weights) -> torch.Tensor | None:
         """What is added to each head's loss, [S, L], if anything."""
 
-    def rates(self, params: TrainParams) -> dict[str, tuple[float, float]]:
-        """Peak learning rate and weight decay of each tensor."""
+    def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
+        """Peak learning rate and weight decay of the tensor of this name."""
 
     def floats(self, batch: int) -> int:
         """About how many numbers one head's training step keeps in memory, for so many examples."""
+
+    def operations(self, batch: int) -> float:
+        """About how many multiplications and additions one head's training step takes."""
 
 
 class _Pooled:
@@ -49,10 +52,8 @@ class _Pooled:
     def penalty(self, w: Weights) -> torch.Tensor | None:
         return None
 
-    def rates(self, params: TrainParams) -> dict[str, tuple[float, float]]:
-        return dict.fromkeys(self.names, (params.lr, params.weight_decay))
-
-    names: tuple[str, ...]
+    def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
+        return params.lr, params.weight_decay
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,6 @@ class LinearNet(_Pooled):
     dim: int
     n_classes: int
     init_std: float
-    names = ("weight",)
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         weight = np.zeros((self.n_classes, aligned(self.dim + 1)), np.float32)
@@ -75,6 +75,9 @@ class LinearNet(_Pooled):
     def floats(self, batch: int) -> int:
         return 4 * self.n_classes * (self.dim + 1) + batch * (self.dim + 4 * self.n_classes)
 
+    def operations(self, batch: int) -> float:
+        return 4.0 * batch * self.n_classes * self.dim
+
 
 @dataclass(frozen=True)
 class MLPNet(_Pooled):
@@ -85,7 +88,7 @@ class MLPNet(_Pooled):
     activation: Literal["gelu", "relu"]
 
     @property
-    def names(self) -> tuple[str, ...]:  # type: ignore[override]
+    def names(self) -> tuple[str, ...]:
         return tuple(f"layer{i}" for i in range(len(self.sizes) - 1))
 
     @property
@@ -112,3 +115,6 @@ class MLPNet(_Pooled):
     def floats(self, batch: int) -> int:
         weights = sum((a + 1) * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))
         return 4 * weights + batch * 4 * sum(self.sizes)
+
+    def operations(self, batch: int) -> float:
+        return 6.0 * batch * sum(a * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))

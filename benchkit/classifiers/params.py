@@ -1,14 +1,16 @@
 """The hyperparameters that all probes trained by gradient descent share."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from benchkit.spec import param
 
 
 @dataclass(frozen=True)
 class TrainParams:
-    """AdamW with a cosine schedule."""
+    """AdamW with a cosine schedule. loss_of_several: what loss=auto is for several labels."""
+
+    loss_of_several: ClassVar[Literal["bce", "asymmetric"]] = "bce"
 
     lr: float = param(3e-3, help="peak learning rate", low=0)
     weight_decay: float = param(1e-2, help="decoupled weight decay of AdamW", low=0)

@@ -20,10 +20,7 @@ class Prepared:
 
     examples: Examples
     splits: Sequence[Split]
-    normalisers: Sequence[Normaliser | None]
-
-    def normaliser(self, split: int) -> Normaliser | None:
-        return self.normalisers[split]
+    normalisers: Sequence[Normaliser]
 
 
 class Table:

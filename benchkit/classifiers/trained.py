@@ -151,7 +151,7 @@ def _train_family(
         for s, outcomes in zip(batch, trained, strict=True):
             for i, outcome in zip(streams_of[s], outcomes, strict=True):
                 if outcome.finite:
-                    yield i, FittedNet(net, outcome.weights, prepared.normaliser(s), softmax, device, outcome.record)
+                    yield i, FittedNet(net, outcome.weights, prepared.normalisers[s], softmax, device, outcome.record)
                 else:
                     lr = grid[i][0].params.lr
                     yield i, FitError(f"the training of {_name(probe)} diverged: give a learning rate below lr={lr:g}")

@@ -3,8 +3,9 @@
 Heads differ in their examples, seeds, learning rates, decays and lengths; nothing of one reaches another. A stream
 whose steps are over leaves the batch, so that few-shot heads cost little beside those trained on everything.
 
-On a CPU each product runs on one core, and where they are large the streams are shared out over the cores: products
-this small gain little from more, lose much where cores are busy, and a head's last bits depend on how they are cut.
+On a CPU every kernel runs on one core, and streams are shared out over the cores where there is work enough. A kernel
+that is cut into parts for several cores rounds otherwise, by how it is cut, and training can blow that up until a head
+is not what it would be by itself; and small kernels on cores that are busy wait for each other most of the time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ def train(
     if not device.startswith("cpu"):
         train_share(list(range(len(streams))))
         return results
-    operations = len(streams[0].heads) * streams[0].batch * net.floats(0)
+    operations = len(streams[0].heads) * net.operations(streams[0].batch)
     shares = _shares(streams, torch.get_num_threads() if operations >= SHARED else 1)
     with _one_thread_each(), ThreadPoolExecutor(len(shares), "benchkit-train") as pool:
         for future in [pool.submit(train_share, share) for share in shares]:
@@ -122,11 +123,8 @@ class _Run:
         }
         self.m = {name: torch.zeros_like(w) for name, w in self.w.items()}
         self.v = {name: torch.zeros_like(w) for name, w in self.w.items()}
-        rates = [[net.rates(head) for head in s.heads] for s in streams]
-        self.peak, self.decay = (
-            {name: torch.tensor([[r[name][i] for r in row] for row in rates], device=device) for name in self.w}
-            for i in (0, 1)
-        )
+        rates = {name: torch.tensor([[net.rate(name, h) for h in s.heads] for s in streams]) for name in self.w}
+        self.peak, self.decay = ({name: r[:, :, i].to(device) for name, r in rates.items()} for i in (0, 1))
 
     def advance(self) -> None:
         """Some steps, up to the next at which a stream ends or is validated."""
@@ -171,8 +169,10 @@ class _Run:
     def _clip(self, gradients: dict[str, torch.Tensor]) -> None:
         limit = self.streams[0].params.grad_clip
         if limit:
-            norm_sl = torch.stack([g.flatten(2).square().sum(dim=2) for g in gradients.values()]).sum(dim=0).sqrt()
-            factor_sl = (limit / (norm_sl + 1e-6)).clamp(max=1.0)
+            # In double precision: the order of a sum, which depends on its neighbours, must not show.
+            squares = [g.flatten(2).double().square().sum(dim=2) for g in gradients.values()]
+            norm_sl = torch.stack(squares).sum(dim=0).sqrt()
+            factor_sl = (limit / (norm_sl + 1e-6)).clamp(max=1.0).float()
             for g in gradients.values():
                 g *= _spread(factor_sl, g)
 

@@ -1,0 +1,104 @@
+"""The prototypical probe as a net (see nets.py). Shapes: S streams, L heads, C classes, J prototypes of each, K of all,
+B examples, T tokens, D features."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch.nn import functional as F
+
+from benchkit.classifiers.nets import Weights
+from benchkit.classifiers.params import TrainParams
+from benchkit.classifiers.prototypical import PrototypicalParams
+from benchkit.classifiers.streams import aligned
+
+_SIMILARITIES = 2**22
+"""How many of one head's are held at a time."""
+
+
+@dataclass(frozen=True)
+class PrototypicalNet:
+    """A class's logit is its bias and the weighted sum of its prototypes' similarities, each the largest to any token;
+    weights and similarities below 0 count as 0."""
+
+    n_tokens: int
+    dim: int
+    n_classes: int
+    n_prototypes: int
+    orthogonality: float
+    connection: float
+    bias: float
+
+    def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
+        """Prototypes in directions uniform on the sphere."""
+        prototypes = np.zeros((self.n_classes, self.n_prototypes, aligned(self.dim)), np.float32)
+        prototypes[:, :, : self.dim] = rng.standard_normal((self.n_classes, self.n_prototypes, self.dim))
+        return {
+            "prototypes": prototypes,
+            "connections": np.full((self.n_classes, self.n_prototypes), self.connection, np.float32),
+            "bias": np.full(self.n_classes, self.bias, np.float32),
+        }
+
+    def logits(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L C B"]:
+        unit_skd = F.normalize(w["prototypes"], dim=-1).flatten(1, 3)
+        x_sbtd = F.normalize(F.pad(x, (0, aligned(self.dim) - self.dim)), dim=-1)
+        step = max(1, _SIMILARITIES // (self.n_classes * self.n_prototypes * self.n_tokens))
+        nearest_skb: torch.Tensor = _Nearest.apply(unit_skd, x_sbtd, step)
+        nearest_slcjb = F.relu(nearest_skb).unflatten(1, w["connections"].shape[1:])
+        weighted = F.relu(w["connections"])[..., None] * nearest_slcjb
+        return weighted.sum(dim=3) + w["bias"][..., None]
+
+    def penalty(self, w: Weights) -> Float[torch.Tensor, "S L"] | None:
+        """How far from orthogonal each class's prototypes are: the norm of P P' - I of all classes, by its size."""
+        if not self.orthogonality:
+            return None
+        unit = F.normalize(w["prototypes"], dim=-1)
+        gram = unit @ unit.transpose(-1, -2) - torch.eye(self.n_prototypes, device=unit.device)
+        size = self.n_classes * self.n_prototypes**2
+        return self.orthogonality * torch.linalg.vector_norm(gram.double().flatten(2), dim=2).float() / size
+
+    def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
+        assert isinstance(params, PrototypicalParams)
+        if name == "prototypes":
+            return params.prototype_lr, params.weight_decay
+        return params.lr, params.last_weight_decay
+
+    def floats(self, batch: int) -> int:
+        k = self.n_classes * self.n_prototypes
+        return 6 * k * aligned(self.dim) + 3 * batch * self.n_tokens * self.dim + 2 * _SIMILARITIES + 4 * k * batch
+
+    def operations(self, batch: int) -> float:
+        return 2.0 * batch * self.n_classes * self.n_prototypes * self.n_tokens * self.dim
+
+
+class _Nearest(torch.autograd.Function):
+    """The largest product of each prototype with any token of each example, [S, K, B].
+
+    Its gradient reaches one token a prototype and example, so that the backward pass is no product with all tokens.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, p_skd: torch.Tensor, x_sbtd: torch.Tensor, step: int) -> torch.Tensor:
+        values, places = [], []
+        for part in x_sbtd.split(step, dim=1):
+            products = torch.bmm(p_skd, part.flatten(1, 2).transpose(1, 2)).unflatten(2, part.shape[1:3])
+            value, place = products.max(dim=3)
+            values.append(value)
+            places.append(place)
+        ctx.save_for_backward(x_sbtd, torch.cat(places, dim=2))
+        return torch.cat(values, dim=2)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        (g_skb,) = gradients
+        x_sbtd, place_skb = ctx.saved_tensors
+        s, b, t, d = x_sbtd.shape
+        start_s = torch.arange(s, device=x_sbtd.device)[:, None] * (b * t)
+        tokens = x_sbtd.reshape(-1, d)
+        found_skd = torch.zeros((s, g_skb.shape[1], d), device=x_sbtd.device)
+        for i in range(b):
+            rows = (start_s + i * t + place_skb[:, :, i]).flatten()
+            found_skd.addcmul_(g_skb[:, :, i, None], tokens.index_select(0, rows).view_as(found_skd))
+        return found_skd, None, None

@@ -1,0 +1,97 @@
+"""Tokens as the trainer takes them: gathered from wherever they are, a minibatch at a time, and normalised then."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64, Shaped
+from torch.nn import functional as F
+
+from benchkit.classifiers.data import Split
+from benchkit.classifiers.normalise import Normaliser, fit_normaliser
+from benchkit.classifiers.prepare import Prepared
+from benchkit.classifiers.tokens import TokenParams
+from benchkit.interfaces import Labels
+
+
+def normalise_tokens(x: Float[torch.Tensor, "B T D"], normaliser: Normaliser) -> Float[torch.Tensor, "B T D"]:
+    """Each token as `normaliser` makes it, on the device."""
+    if normaliser.layer:
+        x = F.layer_norm(x, x.shape[-1:], eps=normaliser.eps)
+    if normaliser.mean is not None and normaliser.scale is not None:
+        mean, scale = (torch.from_numpy(v).to(x.device) for v in (normaliser.mean, normaliser.scale))
+        x = (x - mean) * scale
+    return x
+
+
+class TokenTable:
+    """Rows are numbered split by split: row r of split s is s * N + r, so that each gets its split's normalisation."""
+
+    def __init__(
+        self,
+        features: Shaped[np.ndarray, "N T D"],
+        labels: Labels,
+        splits: Sequence[Split],
+        normalisers: Sequence[Normaliser],
+        device: str,
+    ) -> None:
+        self.features, self.labels, self.normalisers, self.device = features, labels, normalisers, device
+        self.held: torch.Tensor | None = None
+        self.place = np.arange(len(features))
+        if device.startswith("cuda"):
+            self._hold(np.unique(np.concatenate([np.concatenate([s.train, s.val]) for s in splits])))
+
+    def _hold(self, used: Int64[np.ndarray, " n"]) -> None:
+        """Puts the rows that are used on the device, where they fill less than half of what is free there."""
+        one = torch.from_numpy(np.array(self.features[:1]))
+        if len(used) * one.nbytes > torch.cuda.mem_get_info(self.device)[0] // 2:
+            return
+        self.held = torch.empty((len(used), *one.shape[1:]), dtype=one.dtype, device=self.device)
+        step = max(1, 2**28 // one.nbytes)
+        for i in range(0, len(used), step):
+            self.held[i : i + step] = torch.from_numpy(np.array(self.features[used[i : i + step]])).to(self.device)
+        self.place = np.full(len(self.features), -1)
+        self.place[used] = np.arange(len(used))
+
+    def take(self, rows: Int64[np.ndarray, "S B"]) -> tuple[torch.Tensor, torch.Tensor]:
+        splits, local = np.divmod(rows, len(self.features))
+        x = torch.stack(
+            [
+                normalise_tokens(self._read(own), self.normalisers[split])
+                for split, own in zip(splits[:, 0].tolist(), local, strict=True)
+            ]
+        )
+        return x, torch.from_numpy(self.labels[local]).to(self.device)
+
+    def _read(self, rows: Int64[np.ndarray, " B"]) -> Float[torch.Tensor, "B T D"]:
+        if self.held is not None:
+            return self.held[torch.from_numpy(self.place[rows]).to(self.device)].float()
+        return torch.from_numpy(self.features[rows].astype(np.float32, copy=False)).to(self.device)
+
+
+def prepare_tokens(
+    features: Shaped[np.ndarray, "N T D"],
+    labels: Labels,
+    splits: Sequence[Split],
+    params: TokenParams,
+    device: str,
+) -> Prepared:
+    """Measures each split's normalisation. Splits with the same training rows share it."""
+    found: dict[bytes, Normaliser] = {}
+    normalisers = []
+    for split in splits:
+        rows = np.sort(split.train)
+        key = rows.tobytes()
+        if key not in found:
+            found[key] = _fit(features, rows, params)
+        normalisers.append(found[key])
+    n = len(features)
+    moved = [Split(s * n + split.train, s * n + split.val) for s, split in enumerate(splits)]
+    return Prepared(TokenTable(features, labels, splits, normalisers, device), moved, normalisers)
+
+
+def _fit(features: Shaped[np.ndarray, "N T D"], rows: Int64[np.ndarray, " n"], params: TokenParams) -> Normaliser:
+    if params.norm in ("layer", "none"):
+        return Normaliser(params.norm == "layer", params.norm_eps)
+    chosen = rows[np.linspace(0, len(rows) - 1, min(params.norm_examples, len(rows))).round().astype(np.int64)]
+    return fit_normaliser(params, features[chosen].reshape(-1, features.shape[-1]))

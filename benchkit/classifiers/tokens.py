@@ -1,0 +1,47 @@
+"""What the probes on tokens share."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+from jaxtyping import Shaped
+
+from benchkit.classifiers.data import Split
+from benchkit.classifiers.normalise import NormParams
+from benchkit.classifiers.params import TrainParams
+from benchkit.classifiers.trained import TrainedProbe
+from benchkit.errors import FitError
+from benchkit.interfaces import Labels, Needs
+from benchkit.spec import param
+
+if TYPE_CHECKING:
+    from benchkit.classifiers.prepare import Prepared
+
+
+@dataclass(frozen=True)
+class TokenParams(TrainParams, NormParams):
+    """Each token is normalised as pooled features are."""
+
+    norm_examples: int = param(
+        512, help="training examples, evenly spaced, whose tokens the standardisation is measured on", low=1
+    )
+
+
+class TokenProbe(TrainedProbe):
+    """A probe trained on the tokens of each example, which may be a memory map: they are read a minibatch at a time."""
+
+    needs: ClassVar[Needs] = "tokens"
+
+    def prepare(
+        self, features: Shaped[np.ndarray, "N T D"], labels: Labels, splits: Sequence[Split], device: str
+    ) -> "Prepared":
+        from benchkit.classifiers.token_table import prepare_tokens
+
+        return prepare_tokens(features, labels, splits, self.params, device)
+
+
+def check_tokens(who: str, shape: tuple[int, ...]) -> None:
+    """Raises FitError where features of this shape, of one example, are no tokens."""
+    if len(shape) != 2 or 0 in shape:
+        raise FitError(f"{who} needs tokens, [T, D] for each example, and was given features of shape {list(shape)}")

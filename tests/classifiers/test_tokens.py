@@ -307,5 +307,5 @@ class TestPrototypical(ClassifierSuite):
 class TestAttentive(ClassifierSuite):
     """With one example a class it is not asked to learn: it has too much to learn for that."""
 
-    spec = "attentive,depth=2,lr=0.003,min_steps=100"
+    spec = "attentive,depth=2,lr=0.003,min_steps=200"
     learns_from_one = 0.5

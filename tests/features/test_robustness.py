@@ -77,12 +77,11 @@ def test_two_processes_at_once_extract_each_row_once(
         "bands": {"log": str(log), "sleep": 0.05}, "options": {"workers": 0, "batch_size": 4},
     }  # fmt: skip
     two = [start(**given, out=tmp_path / f"{name}.npz") for name in "ab"]
-    outputs = [finish(process) for process in two]
-    assert encoded(log) == 60
+    for process in two:
+        finish(process)
+    assert encoded(log) == 60, "whether they overlapped or one came after the other"
     for name in "ab":
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npz")["pooled"], expected)
-    waited = [output for output in outputs if "is being extracted by process" in output]
-    assert len(waited) == 1 or "extract recordings/test" not in outputs[1] + outputs[0], "or one came after the other"
 
 
 def test_who_waits_takes_over_when_the_other_dies(
@@ -94,7 +93,7 @@ def test_who_waits_takes_over_when_the_other_dies(
             "root": recordings, "cache": tmp_path / "cache", "out": tmp_path / "out.npz",
             "bands": {"log": str(log), "sleep": sleep}, "options": {"workers": 0, "batch_size": 4},
         }
-        for log, sleep in zip(logs, (0.5, 0.0), strict=True)
+        for log, sleep in zip(logs, (1.5, 0.0), strict=True)  # the first is still at work when the second has started
     )  # fmt: skip
     a = start(**first)
     until(lambda: encoded(logs[0]) >= 8)

@@ -123,7 +123,96 @@ FROM runs JOIN environments ON environments.id = runs.environment_id
 WHERE current;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_V2 = """
+CREATE TABLE failures (
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    classifier TEXT NOT NULL,
+    n_train INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    error TEXT NOT NULL,
+    log TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    host TEXT NOT NULL,
+    slurm_job TEXT,
+    failed_at TEXT NOT NULL,
+    PRIMARY KEY (task, model, classifier, n_train, seed)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE submissions (
+    job TEXT NOT NULL PRIMARY KEY,
+    owner TEXT NOT NULL,
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    cells INTEGER NOT NULL,
+    folder TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    submitted_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE conflicts (
+    run_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    other_id INTEGER NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    difference TEXT NOT NULL,
+    source TEXT NOT NULL,
+    found_at TEXT NOT NULL,
+    PRIMARY KEY (run_id, other_id)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE trainings (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL,
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    point TEXT NOT NULL,
+    data_fingerprint TEXT NOT NULL,
+    model_fingerprint TEXT NOT NULL,
+    params TEXT NOT NULL,
+    path TEXT NOT NULL,
+    sha256 TEXT NOT NULL,
+    environment_id INTEGER NOT NULL REFERENCES environments (id),
+    started_at TEXT NOT NULL,
+    finished_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE training_metrics (
+    training_id INTEGER NOT NULL REFERENCES trainings (id) ON DELETE CASCADE,
+    step INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    value REAL NOT NULL,
+    PRIMARY KEY (training_id, step, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE diagnoses (
+    id INTEGER PRIMARY KEY,
+    uuid TEXT NOT NULL UNIQUE,
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    data_fingerprint TEXT NOT NULL,
+    model_fingerprint TEXT NOT NULL,
+    healthy INTEGER NOT NULL CHECK (healthy IN (0, 1)),
+    verdict TEXT NOT NULL,
+    details TEXT NOT NULL,
+    page TEXT,
+    environment_id INTEGER NOT NULL REFERENCES environments (id),
+    started_at TEXT NOT NULL,
+    finished_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE diagnosis_points (
+    diagnosis_id INTEGER NOT NULL REFERENCES diagnoses (id) ON DELETE CASCADE,
+    point TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value REAL,
+    PRIMARY KEY (diagnosis_id, point, name)
+) STRICT, WITHOUT ROWID;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)
 VERSION = len(MIGRATIONS)
 
 

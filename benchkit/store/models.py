@@ -153,4 +153,113 @@ class Claim(Base):
         primary_key = CompositeKey("task", "model", "classifier", "n_train", "seed")
 
 
-MODELS: tuple[type[Base], ...] = (Environment, Run, Metric, ClassMetric, Check, Artifact, Claim)
+class Failure(Base):
+    task = TextField()
+    model = TextField()
+    classifier = TextField()
+    n_train = IntegerField()
+    seed = IntegerField()
+    reason = TextField()
+    error = TextField()
+    log = TextField()
+    attempts = IntegerField()
+    host = TextField()
+    slurm_job = TextField(null=True)
+    failed_at = TextField()
+
+    class Meta:
+        table_name = "failures"
+        primary_key = CompositeKey("task", "model", "classifier", "n_train", "seed")
+
+
+class Submission(Base):
+    job = TextField(primary_key=True)
+    owner = TextField()
+    task = TextField()
+    model = TextField()
+    cells = IntegerField()
+    folder = TextField()
+    state = TextField()
+    reason = TextField(null=True)
+    submitted_at = TextField()
+    updated_at = TextField()
+
+    class Meta:
+        table_name = "submissions"
+
+
+class Conflict(Base):
+    run = ForeignKeyField(Run, on_delete="CASCADE")
+    other = ForeignKeyField(Run, on_delete="CASCADE", backref="+")
+    difference = TextField()
+    source = TextField()
+    found_at = TextField()
+
+    class Meta:
+        table_name = "conflicts"
+        primary_key = CompositeKey("run", "other")
+
+
+class Training(Base):
+    uuid = TextField(unique=True)
+    kind = TextField()
+    task = TextField()
+    model = TextField()
+    point = TextField()
+    data_fingerprint = TextField()
+    model_fingerprint = TextField()
+    params = JSONField()
+    path = TextField()
+    sha256 = TextField()
+    environment = ForeignKeyField(Environment)
+    started_at = TextField()
+    finished_at = TextField()
+
+    class Meta:
+        table_name = "trainings"
+
+
+class TrainingMetric(Base):
+    training = ForeignKeyField(Training, on_delete="CASCADE")
+    step = IntegerField()
+    name = TextField()
+    value = FloatField()
+
+    class Meta:
+        table_name = "training_metrics"
+        primary_key = CompositeKey("training", "step", "name")
+
+
+class Diagnosis(Base):
+    uuid = TextField(unique=True)
+    task = TextField()
+    model = TextField()
+    data_fingerprint = TextField()
+    model_fingerprint = TextField()
+    healthy = BooleanField()
+    verdict = TextField()
+    details = JSONField()
+    page = TextField(null=True)
+    environment = ForeignKeyField(Environment)
+    started_at = TextField()
+    finished_at = TextField()
+
+    class Meta:
+        table_name = "diagnoses"
+
+
+class DiagnosisPoint(Base):
+    diagnosis = ForeignKeyField(Diagnosis, on_delete="CASCADE")
+    point = TextField()
+    name = TextField()
+    value = FloatField(null=True)
+
+    class Meta:
+        table_name = "diagnosis_points"
+        primary_key = CompositeKey("diagnosis", "point", "name")
+
+
+MODELS: tuple[type[Base], ...] = (
+    Environment, Run, Metric, ClassMetric, Check, Artifact, Claim, Failure, Submission, Conflict, Training,
+    TrainingMetric, Diagnosis, DiagnosisPoint,
+)  # fmt: skip

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchkit.report import Cell, Environment, Metric, Report
 from benchkit.store import open_store
-from benchkit.store.ingest import insert
+from benchkit.store.insert import insert
 
 BASELINE = ["-c", "import typer, rich.table, peewee, pluggy"]
 LIMIT = 1.5

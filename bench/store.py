@@ -31,9 +31,11 @@ from benchkit.hookspecs import Entry
 from benchkit.interfaces import Backbone, Classifier, Encoded, Example, Fitted, Labels, Problem, Task
 from benchkit.plan import Grid, make_plan
 from benchkit.plugins import Catalog, Plugin
-from benchkit.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report, seal
+from benchkit.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
+from benchkit.sealing import seal
 from benchkit.store import open_store
-from benchkit.store.ingest import CELL, ingest_inbox
+from benchkit.store.ingest import ingest_inbox
+from benchkit.store.insert import CELL
 
 TASKS = tuple(f"task-{i:02d}" for i in range(20))
 MODELS = tuple(f"model-{i:03d}" for i in range(100))

@@ -14,13 +14,15 @@ from jaxtyping import Float32, Int
 from benchkit import checks, metrics
 from benchkit.environment import Meter, describe
 from benchkit.errors import BenchkitError
+from benchkit.files import write_atomic
 from benchkit.fitting import Result
 from benchkit.interfaces import Published
 from benchkit.jobdata import JobData
 from benchkit.progress import Progress
-from benchkit.report import Artifact, Cell, Check, Report, seal, write_atomic
+from benchkit.report import Artifact, Cell, Check, Report
+from benchkit.sealing import seal
 from benchkit.spec import Spec, resolve
-from benchkit.store.ingest import now
+from benchkit.times import now
 
 if TYPE_CHECKING:
     from benchkit.job import JobOptions

@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import DataError
+from benchkit.files import fsync_folder, write_atomic
 from benchkit.progress import Progress
 from benchkit.ranges import BLOCK
 from benchkit.remote import Hub, HubFile, RemoteError
-from benchkit.report import fsync_folder, write_atomic
 from benchkit.spec import RawSpec, resolve
 
 MANIFEST = "benchkit-manifest.json"

@@ -1,25 +1,14 @@
-"""Cell, Report and the records inside it, and how a report is sealed into a file.
+"""Cell, Report and the records inside it.
 
-A sealed report is one JSON file that was written whole or not at all: a first line with a magic word, the format's
-number and the SHA-256 of the rest, then the report. Jobs seal into the inbox beside the store; whoever opens the store
-takes them in (benchkit.store.ingest). The predictions, which may be large, are a Parquet file already in its final
-place, named in `artifacts` with its checksum.
+A report travels sealed (benchkit.sealing). The predictions, which may be large, are a Parquet file already in its final
+place beside the store, named in `artifacts` with its checksum.
 """
 
 import dataclasses
-import hashlib
 import json
 import math
-import os
-import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-from benchkit.errors import StoreError
-
-MAGIC = "benchkit-report"
-FORMAT = 1
 
 
 class Cell(NamedTuple):
@@ -154,58 +143,3 @@ class Report:
 def finite(value: float) -> float | None:
     """`value`, or None for NaN and infinity, which JSON and SQL do not hold."""
     return float(value) if math.isfinite(value) else None
-
-
-def seal(report: Report, inbox: Path) -> Path:
-    """Writes the report into `inbox`, whole or not at all. Raises StoreError (a full disk, say) and leaves nothing."""
-    body = report.to_json()
-    digest = hashlib.sha256(body.encode()).hexdigest()
-    path = inbox / f"{report.uuid}.json"
-    write_atomic(path, f"{MAGIC} {FORMAT} {digest}\n{body}\n".encode())
-    return path
-
-
-def unseal(path: Path) -> Report:
-    """Reads a sealed report. Raises StoreError, saying why, where it is damaged or from a newer benchkit."""
-    try:
-        head, _, body = path.read_bytes().decode().partition("\n")
-        magic, number, digest = head.split(" ")
-        if magic != MAGIC:
-            raise ValueError("it is no sealed report")
-        if int(number) > FORMAT:
-            raise ValueError(f"it is of format {number}, and this benchkit reads up to {FORMAT}")
-        body = body.removesuffix("\n")
-        if hashlib.sha256(body.encode()).hexdigest() != digest:
-            raise ValueError("its checksum does not match: it was damaged or altered")
-        return Report.from_json(body)
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
-        raise StoreError(f"sealed report '{path}' cannot be taken in: {e}") from e
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """To a temporary name in the same folder, fsync, rename. Raises StoreError and leaves nothing half-written."""
-    temporary: str | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as f:
-            temporary = f.name
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except BaseException as e:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(e, OSError):
-            raise StoreError(f"cannot write '{path}': {e.strerror}") from e
-        raise
-
-
-def fsync_folder(folder: Path) -> None:
-    """Makes a rename in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -21,7 +21,7 @@ from benchkit.errors import BenchkitError, StoreError
 from benchkit.report import Artifact, Cell, Metric, Report
 from benchkit.results import Results
 from benchkit.store import open_store
-from benchkit.store.ingest import insert
+from benchkit.store.insert import insert
 
 CELLS = [
     Cell(task, model, classifier, n_train, seed)

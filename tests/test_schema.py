@@ -10,7 +10,8 @@ import pytest
 
 from benchkit.errors import StoreError
 from benchkit.metrics import METRICS
-from benchkit.report import Report, seal
+from benchkit.report import Report
+from benchkit.sealing import seal
 from benchkit.store import Store, open_store
 from benchkit.store.migrations import APPLICATION_ID, VERSION
 from benchkit.store.models import MODELS

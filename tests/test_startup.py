@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from benchkit.store import open_store
-from benchkit.store.ingest import insert
+from benchkit.store.insert import insert
 
 HEAVY = {
     "torch", "torchaudio", "jax", "flax", "transformers", "datasets", "tensorflow", "sklearn", "scipy", "numpy",

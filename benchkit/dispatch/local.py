@@ -13,7 +13,8 @@ from benchkit.progress import Progress
 from benchkit.report import Report
 from benchkit.store.claims import Owner, claim, release
 from benchkit.store.database import Store
-from benchkit.store.ingest import ingest_inbox, now
+from benchkit.store.ingest import ingest_inbox
+from benchkit.times import now
 
 
 def run_jobs(

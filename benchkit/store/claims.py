@@ -18,7 +18,9 @@ import psutil
 from benchkit.errors import StoreError
 from benchkit.report import Cell
 from benchkit.store.database import Store, open_store
-from benchkit.store.ingest import CELL, ingest_inbox, now
+from benchkit.store.ingest import ingest_inbox
+from benchkit.store.insert import CELL
+from benchkit.times import now
 
 HEARTBEAT = 30.0
 """Seconds between two renewals."""

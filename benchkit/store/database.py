@@ -66,6 +66,8 @@ class Store:
 
     def refresh(self) -> None:
         """Takes in what has come into the inbox meanwhile."""
+        if not self.inbox.is_dir() or not any(e.name.endswith(".json") for e in os.scandir(self.inbox)):
+            return  # and nothing of what reads records is imported
         from benchkit.store.ingest import ingest_inbox
 
         for note in ingest_inbox(self):

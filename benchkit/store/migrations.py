@@ -133,6 +133,7 @@ CREATE TABLE failures (
     reason TEXT NOT NULL,
     error TEXT NOT NULL,
     log TEXT NOT NULL,
+    options TEXT NOT NULL,
     attempts INTEGER NOT NULL,
     host TEXT NOT NULL,
     slurm_job TEXT,

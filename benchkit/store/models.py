@@ -162,6 +162,7 @@ class Failure(Base):
     reason = TextField()
     error = TextField()
     log = TextField()
+    options = JSONField()
     attempts = IntegerField()
     host = TextField()
     slurm_job = TextField(null=True)

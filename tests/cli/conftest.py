@@ -21,7 +21,7 @@ from benchkit.cli import catalog, read
 from benchkit.errors import BenchkitError
 from benchkit.report import Cell, Check, Metric, Report
 from benchkit.store import open_store
-from benchkit.store.ingest import insert
+from benchkit.store.insert import insert
 
 
 @dataclass(frozen=True)

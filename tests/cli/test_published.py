@@ -9,7 +9,7 @@ from benchkit.checks import check_published
 from benchkit.interfaces import Published
 from benchkit.report import Cell, Metric, Report
 from benchkit.store import open_store
-from benchkit.store.ingest import insert
+from benchkit.store.insert import insert
 
 PAPER = Published("bird-mae", "linear", -1, "cmap", 0.1637, "arXiv 2508.01277, Table 2")
 

@@ -17,8 +17,10 @@ from typing import Any
 
 import pytest
 
-from benchkit.report import Artifact, Cell, Check, ClassMetric, Report, seal
+from benchkit.report import Artifact, Cell, Check, ClassMetric, Report
+from benchkit.sealing import seal
 from benchkit.store import database, open_store, queries
+from benchkit.store.migrations import VERSION
 from benchkit.store.reports import load_reports
 
 ESCAPE = "\033["
@@ -438,7 +440,7 @@ def test_sql_reads_json_columns_and_the_schema(cli, registry: Path) -> None:
 
     assert rows("SELECT json_extract(params, '$.classifier.lr') AS lr FROM runs LIMIT 1") == [{"lr": 0.001}]
     assert rows("SELECT value AS v FROM json_each('[1, 2]')") == [{"v": 1}, {"v": 2}]
-    assert rows("PRAGMA user_version") == [{"user_version": 1}]
+    assert rows("PRAGMA user_version") == [{"user_version": VERSION}]
     assert "uuid" in {r["name"] for r in rows("PRAGMA table_info(runs)")}
     assert rows("WITH RECURSIVE n(i) AS (SELECT 1 UNION SELECT i + 1 FROM n WHERE i < 3) SELECT max(i) m FROM n") == [
         {"m": 3}

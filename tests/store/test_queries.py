@@ -12,7 +12,7 @@ import pytest
 from benchkit.errors import StoreError
 from benchkit.report import Cell, Check, Metric, Report
 from benchkit.store import Store, open_store, queries
-from benchkit.store.ingest import insert
+from benchkit.store.insert import insert
 from benchkit.store.queries import Filters, entries, recent
 from benchkit.store.remove import remove
 

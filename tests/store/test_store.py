@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from benchkit.errors import StoreError
-from benchkit.report import Cell, Report, seal
+from benchkit.report import Cell, Report
+from benchkit.sealing import seal
 from benchkit.store import Store, open_store
 from benchkit.store.claims import Owner, claim, heartbeat, release
 from benchkit.store.migrations import VERSION

@@ -1,0 +1,173 @@
+"""Inserting one record of each kind, inside the caller's transaction."""
+
+import hashlib
+import json
+from dataclasses import asdict
+from typing import Any
+
+from benchkit.records import Diagnosis, Failure, Training
+from benchkit.report import Environment, Report
+from benchkit.sealing import Sealed
+from benchkit.store.database import Store
+from benchkit.times import now
+
+CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
+
+
+def insert(store: Store, record: Sealed) -> bool:
+    """Inserts one record; False where it is there already, or nothing any more."""
+    if isinstance(record, Report):
+        return insert_report(store, record)
+    if isinstance(record, Failure):
+        return insert_failure(store, record)
+    return insert_training(store, record) if isinstance(record, Training) else insert_diagnosis(store, record)
+
+
+def insert_report(store: Store, report: Report) -> bool:
+    """Inserts one report inside the caller's transaction; False where it is there already.
+
+    The newest report of a cell is its current one; older ones stay as history. The cell's claim ends with it,
+    and its failures are forgotten.
+    """
+    if store.execute("SELECT 1 FROM runs WHERE uuid = ?", (report.uuid,)).fetchone():
+        return False
+    cell = tuple(report.cell)
+    newest = store.execute(f"SELECT id, finished_at FROM runs WHERE current AND {CELL}", cell).fetchone()
+    current = newest is None or newest[1] <= report.finished_at
+    if newest and current:
+        store.execute("UPDATE runs SET current = 0 WHERE id = ?", (newest[0],))
+    checks = [asdict(c) for c in report.checks]
+    if conflict := _fingerprint_conflict(store, report):
+        checks.append({"name": "fingerprint", "status": "warn", "summary": conflict, "details": {}})
+    marks = sorted(f"{c['name']}:{c['status']}" for c in checks if c["status"] != "ok")
+    primary = next(m for m in report.metrics if m.name == report.primary)
+    run = insert_row(
+        store,
+        "runs",
+        {
+            "uuid": report.uuid, **report.cell._asdict(), "current": int(current),
+            "metric": primary.name, "value": primary.value, "low": primary.low, "high": primary.high,
+            "chance": report.chance, "warnings": len(marks), "marks": " ".join(marks) or None,
+            "n_train_used": report.n_train_used, "n_test": report.n_test, "n_skipped": report.n_skipped,
+            "n_classes": report.n_classes, "task_fingerprint": report.task_fingerprint,
+            "model_fingerprint": report.model_fingerprint, "params": _json(report.params),
+            "providers": _json(report.providers), "record": _json(report.record),
+            "environment_id": environment_id(store, report.environment), "started_at": report.started_at,
+            "finished_at": report.finished_at, "ingested_at": now(), "wall_s": report.environment.wall_s,
+            "cpu_s": report.environment.cpu_s, "peak_rss_bytes": report.environment.peak_rss_bytes,
+            "peak_device_bytes": report.environment.peak_device_bytes,
+        },
+    )  # fmt: skip
+    store.many(
+        "INSERT INTO metrics VALUES (?, ?, ?, ?, ?)", [(run, m.name, m.value, m.low, m.high) for m in report.metrics]
+    )
+    store.many(
+        "INSERT INTO class_metrics VALUES (?, ?, ?, ?, ?, ?)",
+        [(run, c.class_name, c.name, c.value, c.n_train, c.n_test) for c in report.class_metrics],
+    )
+    store.many(
+        "INSERT INTO checks VALUES (?, ?, ?, ?, ?)",
+        [(run, c["name"], c["status"], c["summary"], _json(c["details"])) for c in checks],
+    )
+    store.many(
+        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?)",
+        [(run, a.kind, a.path, a.sha256, a.bytes) for a in report.artifacts],
+    )
+    store.execute(f"DELETE FROM claims WHERE {CELL}", cell)
+    store.execute(f"DELETE FROM failures WHERE {CELL}", cell)
+    return True
+
+
+def _fingerprint_conflict(store: Store, report: Report) -> str | None:
+    """Says so where this report's data or weights differ from those that an earlier report has under the same name."""
+    differing = []
+    for what in ("task", "model"):
+        name, mine = getattr(report.cell, what), getattr(report, f"{what}_fingerprint")
+        other = store.execute(
+            # `<` or `>`, each by the index: `<>` would look at every run of this name
+            " UNION ALL ".join(
+                f"SELECT id, {what}_fingerprint FROM runs WHERE current AND {what} = ? AND {what}_fingerprint {than} ?"
+                for than in "<>"
+            )
+            + " LIMIT 1",
+            (name, mine) * 2,
+        ).fetchone()
+        if other:
+            differing.append(f"the {'data' if what == 'task' else 'weights'} of {what} '{name}' are not those of run "
+                             f"{other[0]} ({mine}, there {other[1]})")  # fmt: skip
+    return "; ".join(differing) or None
+
+
+def environment_id(store: Store, e: Environment) -> int:
+    """The row of this environment, made where it is new."""
+    row: dict[str, Any] = {
+        "benchkit_version": e.benchkit_version, "git_commit": e.git_commit,
+        "git_dirty": None if e.git_dirty is None else int(e.git_dirty), "argv": _json(e.argv),
+        "versions": _json(e.versions), "host": e.host, "device": e.device,
+    }  # fmt: skip
+    row["digest"] = hashlib.sha256(_json(row).encode()).hexdigest()
+    known = store.execute("SELECT id FROM environments WHERE digest = ?", (row["digest"],)).fetchone()
+    return known[0] if known else insert_row(store, "environments", row)
+
+
+def insert_row(store: Store, table: str, row: dict[str, Any]) -> int:
+    """Its number."""
+    marks = ", ".join("?" * len(row))
+    return store.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())).lastrowid
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, allow_nan=False, sort_keys=True)
+
+
+def insert_failure(store: Store, failure: Failure) -> bool:
+    """The cell's newest failure, with a count of those in a row; nothing where a later report has come already."""
+    cell = tuple(failure.cell)
+    later = f"SELECT 1 FROM runs WHERE current AND {CELL} AND finished_at >= ?"
+    if store.execute(later, (*cell, failure.failed_at)).fetchone():
+        return False
+    known = store.execute(f"SELECT attempts, failed_at FROM failures WHERE {CELL}", cell).fetchone() or (0, "")
+    if failure.failed_at <= known[1]:
+        return False
+    store.execute(
+        "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*cell, failure.reason, failure.error, failure.log, _json(failure.options), known[0] + 1, failure.host,
+         failure.slurm_job, failure.failed_at),
+    )  # fmt: skip
+    return True
+
+
+def insert_training(store: Store, training: Training) -> bool:
+    if store.execute("SELECT 1 FROM trainings WHERE uuid = ?", (training.uuid,)).fetchone():
+        return False
+    number = insert_row(
+        store,
+        "trainings",
+        {
+            "uuid": training.uuid, "kind": training.kind, "task": training.task, "model": training.model,
+            "point": training.point, "data_fingerprint": training.data_fingerprint,
+            "model_fingerprint": training.model_fingerprint, "params": _json(training.params), "path": training.path,
+            "sha256": training.sha256, "environment_id": environment_id(store, training.environment),
+            "started_at": training.started_at, "finished_at": training.finished_at,
+        },
+    )  # fmt: skip
+    store.many("INSERT INTO training_metrics VALUES (?, ?, ?, ?)", [(number, *row) for row in training.metrics])
+    return True
+
+
+def insert_diagnosis(store: Store, diagnosis: Diagnosis) -> bool:
+    if store.execute("SELECT 1 FROM diagnoses WHERE uuid = ?", (diagnosis.uuid,)).fetchone():
+        return False
+    number = insert_row(
+        store,
+        "diagnoses",
+        {
+            "uuid": diagnosis.uuid, "task": diagnosis.task, "model": diagnosis.model,
+            "data_fingerprint": diagnosis.data_fingerprint, "model_fingerprint": diagnosis.model_fingerprint,
+            "healthy": int(diagnosis.healthy), "verdict": diagnosis.verdict, "details": _json(diagnosis.details),
+            "page": diagnosis.page, "environment_id": environment_id(store, diagnosis.environment),
+            "started_at": diagnosis.started_at, "finished_at": diagnosis.finished_at,
+        },
+    )  # fmt: skip
+    store.many("INSERT INTO diagnosis_points VALUES (?, ?, ?, ?)", [(number, *row) for row in diagnosis.points])
+    return True

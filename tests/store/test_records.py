@@ -1,0 +1,74 @@
+"""Failures, trainings and diagnoses travel sealed, like reports, and are taken in exactly once."""
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchkit.records import Diagnosis, Failure, Training
+from benchkit.report import Cell, Report
+from benchkit.sealing import Sealed, seal, unseal
+from benchkit.store import open_store
+
+CELL = Cell("digits", "pixels", "linear", -1, 0)
+
+
+def failure(when: str, **given: Any) -> Failure:
+    fields: dict[str, Any] = {
+        "uuid": uuid.uuid4().hex, "cell": CELL, "reason": "error", "error": "no weights", "host": "n1",
+        "failed_at": when, "log": "line\n", "options": {"skip_bad": 0},
+    }  # fmt: skip
+    return Failure(**(fields | given))
+
+
+@pytest.fixture
+def records(make_report: Callable[..., Report]) -> list[Sealed]:
+    environment = make_report().environment
+    times = {"started_at": "2026-01-01T00:00:00", "finished_at": "2026-01-01T00:00:09"}
+    training = Training(
+        "t1", "sae", "hsn", "bird-mae", "blocks.11.norm2", "d", "m", {"width": 64}, "/x/sae.safetensors", "00ff",
+        environment, metrics=[(10, "mse", 0.5), (20, "mse", 0.25)], **times,
+    )  # fmt: skip
+    diagnosis = Diagnosis(
+        "d1", "hsn", "bird-mae", "d", "m", False, "dimension 7 is an outlier", {"dimensions": [7]}, None, environment,
+        points=[("blocks.0", "kurtosis", 3.0), ("blocks.0", "mean", None)], **times,
+    )  # fmt: skip
+    return [make_report(cell=Cell("a", "b", "c", 1, 0)), failure("2026-01-02"), training, diagnosis]
+
+
+def test_every_kind_of_record_is_equal_after_sealing(tmp_path: Path, records: list[Sealed]) -> None:
+    for record in records:
+        assert unseal(seal(record, tmp_path)) == record
+
+
+def test_every_kind_is_taken_in_exactly_once(tmp_path: Path, records: list[Sealed]) -> None:
+    counts = {}
+    for _ in range(2):
+        with open_store(tmp_path / "r.sqlite") as store:
+            for record in records:
+                seal(record, store.inbox)
+            store.refresh()
+            for table in ("runs", "failures", "trainings", "training_metrics", "diagnoses", "diagnosis_points"):
+                counts[table] = store.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+            assert store.execute("SELECT attempts FROM failures").fetchall() == [(1,)]
+        assert counts == {
+            "runs": 1, "failures": 1, "trainings": 1, "training_metrics": 2, "diagnoses": 1, "diagnosis_points": 2,
+        }  # fmt: skip
+
+
+def test_failures_in_a_row_are_counted_and_a_report_ends_them(
+    tmp_path: Path, make_report: Callable[..., Report]
+) -> None:
+    with open_store(tmp_path / "r.sqlite") as store:
+        for when in ("2026-01-02", "2026-01-04", "2026-01-03"):
+            seal(failure(when, error=f"of {when}"), store.inbox)
+            store.refresh()
+        assert store.execute("SELECT attempts, error FROM failures").fetchall() == [(2, "of 2026-01-04")]
+        seal(make_report(cell=CELL, finished_at="2026-01-05"), store.inbox)
+        store.refresh()
+        assert store.execute("SELECT * FROM failures").fetchall() == []
+        seal(failure("2026-01-04T12"), store.inbox)
+        store.refresh()
+        assert store.execute("SELECT * FROM failures").fetchall() == [], "a report that came later counts"

@@ -39,6 +39,15 @@ def mean_defined(values: Float64[np.ndarray, "n R"]) -> Float64[np.ndarray, " R"
     return np.divide(sums, n, out=np.full(values.shape[1], np.nan), where=n > 0)
 
 
+def quantile_defined(values: Float64[np.ndarray, "n R"], share: float) -> Float64[np.ndarray, " R"]:
+    """The quantile of each column over what is not NaN, interpolated; NaN where nothing is."""
+    out = np.full(values.shape[1], np.nan)
+    some = ~np.isnan(values).all(axis=0)
+    if some.any():
+        out[some] = np.nanquantile(values[:, some], share, axis=0)
+    return out
+
+
 def _per_class(
     scored: Scored, weights: Weights
 ) -> tuple[Float64[np.ndarray, "C R"], Float64[np.ndarray, "C R"], Float64[np.ndarray, "C R"]]:

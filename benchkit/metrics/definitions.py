@@ -10,7 +10,7 @@ from benchkit.errors import BenchkitError, did_you_mean
 from benchkit.interfaces import TaskKind
 from benchkit.metrics import decisions
 from benchkit.metrics.cumulative import Weights, total
-from benchkit.metrics.decisions import mean_defined
+from benchkit.metrics.decisions import mean_defined, quantile_defined
 from benchkit.metrics.ranks import auroc, average_precision
 from benchkit.metrics.scored import Scored
 
@@ -41,6 +41,14 @@ class MetricDef:
 def _cmap(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
     ranks = [r for r in scored.class_ranks if len(r.positive)]
     return _macro([average_precision(r, weights) for r in ranks], weights)
+
+
+def _quantile(share: float) -> Compute:
+    def compute(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
+        values = [average_precision(r, weights) for r in scored.class_ranks if len(r.positive)]
+        return quantile_defined(np.array(values).reshape(len(values), weights.shape[1]), share)
+
+    return compute
 
 
 def _micro_map(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
@@ -110,6 +118,17 @@ METRICS: dict[str, MetricDef] = {
             "a class with both positives and negatives",
             True,
             _auroc,
+        ),
+        *(
+            MetricDef(
+                f"ap_q{percent:02}",
+                f"{percent} % quantile of the average precision over the classes with positives in test, interpolated",
+                ("multilabel", "detection", "traits"),
+                "a class with positives",
+                True,
+                _quantile(percent / 100),
+            )
+            for percent in (5, 95)
         ),
     )
 }

@@ -73,6 +73,20 @@ def test_the_ranking_metrics_are_scikit_learns(data):
 
 
 @unhurried
+@given(multilabel())
+def test_the_quantiles_are_those_of_the_average_precision_of_the_classes_that_have_any(data):
+    labels, scores = data
+    each = [average_precision_score(y, s) for y, s in zip(labels.T, scores.T, strict=True) if y.any()]
+    assume(each)
+    for name, share in (("ap_q05", 0.05), ("ap_q95", 0.95)):
+        expected = pytest.approx(np.quantile(each, share), abs=1e-12)
+        assert _value(name, labels, scores, "traits") == expected
+        made = evaluate([name], labels, scores, Problem("multilabel", scores.shape[1]), replicates=20)[0]
+        assert made.value == expected
+        assert made.low <= made.value <= made.high
+
+
+@unhurried
 @given(multiclass())
 def test_the_decision_metrics_are_scikit_learns(data):
     labels, scores = data
@@ -221,7 +235,7 @@ def test_metrics_and_checks_need_numpy_only():
 
 
 def test_every_metric_has_a_name_a_one_line_summary_and_tasks_it_is_for():
-    assert list(METRICS) == ["top1", "balanced_accuracy", "macro_f1", "cmap", "micro_map", "auroc"]
+    assert list(METRICS) == ["top1", "balanced_accuracy", "macro_f1", "cmap", "micro_map", "auroc", "ap_q05", "ap_q95"]
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.kinds

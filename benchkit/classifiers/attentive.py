@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class AttentiveParams(TokenParams):
     depth: int = param(4, help="blocks: the last is cross-attention with a learnt query, 1 is that alone", low=1)
-    heads: int = param(16, help="attention heads: the largest number up to it that divides the tokens' width", low=1)
+    heads: int = param(16, help="attention heads: as many of them as divide the tokens' width", low=1)
+    head_width: int = param(16, help="features of a head at least: narrow tokens have fewer heads", low=1)
     mlp_ratio: float = param(4.0, help="width of the blocks' hidden layers, in that of the tokens", low=0.1)
     init_std: float = param(0.02, help="standard deviation of the first weights", low=0)
     lr: float = param(1e-3, help="peak learning rate", low=0)
     epochs: int = param(20, help="passes over the training examples", low=1)
-    min_steps: int = param(300, help="at least so many steps, in whole epochs: few examples need more passes", low=0)
+    min_steps: int = param(200, help="at least so many steps, in whole epochs: few examples need more passes", low=0)
     warmup: float = param(0.1, help="part of the steps in which the learning rate rises from 0", low=0, high=1)
     grad_clip: float = param(1.0, help="largest norm of a step's gradient; 0 does not clip", low=0)
 
@@ -34,5 +35,5 @@ class Attentive(TokenProbe):
         check_tokens("attentive", shape)
         n_tokens, dim = shape
         p = self.params
-        heads = max(h for h in range(1, min(p.heads, dim) + 1) if dim % h == 0)
+        heads = max(h for h in range(1, p.heads + 1) if dim % h == 0 and (h == 1 or dim // h >= p.head_width))
         return AttentiveNet(n_tokens, dim, n_classes, p.depth, heads, max(1, round(p.mlp_ratio * dim)), p.init_std)

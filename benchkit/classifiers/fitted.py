@@ -13,13 +13,8 @@ from benchkit.classifiers.prepare import with_one
 from benchkit.classifiers.token_table import normalise_tokens
 from benchkit.interfaces import Fitted
 
-CPU_MEMORY = 2 * 2**30
-"""Bytes that heads trained at the same time on a CPU may take together: more would be no faster."""
-
-
-def free_memory(device: str) -> int:
-    """Bytes that training may take."""
-    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else CPU_MEMORY
+SCORING_MEMORY = 2**30
+"""About how many bytes scoring takes."""
 
 
 class FittedNet(Fitted):
@@ -39,7 +34,7 @@ class FittedNet(Fitted):
 
     def scores(self, x: Shaped[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
         w = {name: t[None, None].to(self.device) for name, t in self.weights.items()}
-        rows = max(1, min(4096, CPU_MEMORY // (8 * self.net.floats(1))))
+        rows = max(1, min(4096, SCORING_MEMORY // (4 * self.net.floats(1))))
         parts = []
         with torch.inference_mode():
             for start in range(0, len(x), rows):

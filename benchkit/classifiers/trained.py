@@ -15,7 +15,6 @@ from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net
     from benchkit.classifiers.prepare import Prepared
-    from benchkit.classifiers.streams import Stream
 
 
 class TrainedProbe(Classifier):
@@ -146,15 +145,14 @@ def _train_family(
         for split, heads in zip(prepared.splits, streams_of, strict=True)
     ]
     softmax = name_of_loss(probe.params, problem) == "cross-entropy"
-    for batch in _batches(net, streams, device):
-        trained = train(net, loss, prepared.examples, [streams[s] for s in batch], device)
-        for s, outcomes in zip(batch, trained, strict=True):
-            for i, outcome in zip(streams_of[s], outcomes, strict=True):
-                if outcome.finite:
-                    yield i, FittedNet(net, outcome.weights, prepared.normalisers[s], softmax, device, outcome.record)
-                else:
-                    lr = grid[i][0].params.lr
-                    yield i, FitError(f"the training of {_name(probe)} diverged: give a learning rate below lr={lr:g}")
+    trained = train(net, loss, prepared.examples, streams, device)
+    for heads, outcomes, normaliser in zip(streams_of, trained, prepared.normalisers, strict=True):
+        for i, outcome in zip(heads, outcomes, strict=True):
+            if outcome.finite:
+                yield i, FittedNet(net, outcome.weights, normaliser, softmax, device, outcome.record)
+            else:
+                lr = grid[i][0].params.lr
+                yield i, FitError(f"the training of {_name(probe)} diverged: give a learning rate below lr={lr:g}")
 
 
 def _split(probe: TrainedProbe, subset: Subset, labels: Labels, problem: Problem) -> Any:
@@ -165,25 +163,3 @@ def _split(probe: TrainedProbe, subset: Subset, labels: Labels, problem: Problem
         return Split(rows, rows[:0])
     split = hold_out(_name(probe), labels[rows], problem, probe.params.val, subset.seed)
     return Split(rows[split.train], rows[split.val])
-
-
-def _batches(net: "Net", streams: "Sequence[Stream]", device: str) -> Iterator[list[int]]:
-    """Streams that are trained at the same time: of as many heads and as large batches each, and together within the
-    memory there is."""
-    from benchkit.classifiers.fitted import free_memory
-
-    limit = free_memory(device)
-    alike: dict[tuple[int, int], list[int]] = {}
-    for s, stream in enumerate(streams):
-        alike.setdefault((len(stream.heads), stream.batch), []).append(s)
-    for (n_heads, size), members in alike.items():
-        batch: list[int] = []
-        used = 0
-        for s in members:
-            needs = 4 * n_heads * net.floats(size)
-            if batch and used + needs > limit:
-                yield batch
-                batch, used = [], 0
-            batch.append(s)
-            used += needs
-        yield batch

@@ -8,6 +8,7 @@ that is cut into parts for several cores rounds otherwise, by how it is cut, and
 is not what it would be by itself; and small kernels on cores that are busy wait for each other most of the time.
 """
 
+import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,6 +26,9 @@ from benchkit.classifiers.streams import Stream, next_block
 
 BLOCK = 64
 """Steps whose minibatches are drawn at a time."""
+
+CPU_MEMORY = 2 * 2**30
+"""Bytes that heads trained at the same time on a CPU may take together: more would be no faster."""
 
 SHARED = 5e7
 """Operations of a stream's step from which on streams are worth sharing out: below, Python itself takes longer."""
@@ -53,33 +57,71 @@ class Trained:
 def train(
     net: Net, loss: LossFunction, examples: Examples, streams: Sequence[Stream], device: str
 ) -> list[list[Trained]]:
-    """The trained heads of each stream. All streams have the same number of heads and the same batch size."""
+    """The trained heads of each stream."""
     results: list[list[Trained]] = [[] for _ in streams]
+    stop = threading.Event()
 
-    def train_share(share: list[int]) -> None:
+    def train_some(chosen: list[int]) -> None:
         with torch.inference_mode(False), torch.enable_grad():
-            run = _Run(net, loss, examples, [streams[i] for i in share], device)
-            while run.live:
+            run = _Run(net, loss, examples, [streams[i] for i in chosen], device, stop)
+            while run.live and not stop.is_set():
                 run.advance()
-        for i, result in zip(share, run.results, strict=True):
+        for i, result in zip(chosen, run.results, strict=True):
             results[i] = result
 
     if not device.startswith("cpu"):
-        train_share(list(range(len(streams))))
+        for chosen in _batches(net, streams, free_memory(device)):
+            train_some(chosen)
         return results
-    operations = len(streams[0].heads) * net.operations(streams[0].batch)
-    shares = _shares(streams, torch.get_num_threads() if operations >= SHARED else 1)
-    with _one_thread_each(), ThreadPoolExecutor(len(shares), "benchkit-train") as pool:
-        for future in [pool.submit(train_share, share) for share in shares]:
-            future.result()
+    heavy = max(len(s.heads) * net.operations(s.batch) for s in streams) >= SHARED
+    workers = torch.get_num_threads() if heavy else 1
+    batches = _batches(net, streams, free_memory(device) // workers)
+    shares = [share for batch in batches for share in _shares(batch, streams, workers)]
+    with _one_thread_each():
+        if workers == 1:
+            for share in shares:
+                train_some(share)
+            return results
+        with ThreadPoolExecutor(workers, "benchkit-train") as pool:
+            shares.sort(key=lambda share: -sum(_work(net, streams[i]) for i in share))
+            futures = [pool.submit(train_some, share) for share in shares]
+            try:
+                for future in futures:
+                    future.result()
+            except BaseException:  # Ctrl-C too: the others must not go on for minutes
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     return results
 
 
-def _shares(streams: Sequence[Stream], n: int) -> list[list[int]]:
-    """The streams in at most `n` shares of about the same work: the longest first, each to whoever has least."""
-    shares: list[list[int]] = [[] for _ in range(min(n, len(streams)))]
+def free_memory(device: str) -> int:
+    """Bytes that training may take."""
+    return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else CPU_MEMORY
+
+
+def _work(net: Net, stream: Stream) -> float:
+    return stream.steps * len(stream.heads) * net.operations(stream.batch)
+
+
+def _batches(net: Net, streams: Sequence[Stream], limit: int) -> list[list[int]]:
+    """Streams that are trained at the same time: of as many heads and as large batches each, and together within
+    `limit` bytes (one alone may need more)."""
+    alike: dict[tuple[int, int], list[list[int]]] = {}
+    for i, stream in enumerate(streams):
+        batches = alike.setdefault((len(stream.heads), stream.batch), [[]])
+        needs = 4 * len(stream.heads) * net.floats(stream.batch)
+        if batches[-1] and (len(batches[-1]) + 1) * needs > limit:
+            batches.append([])
+        batches[-1].append(i)
+    return [batch for batches in alike.values() for batch in batches]
+
+
+def _shares(batch: list[int], streams: Sequence[Stream], n: int) -> list[list[int]]:
+    """The batch in at most `n` shares of about the same work: the longest first, each to whoever has least."""
+    shares: list[list[int]] = [[] for _ in range(min(n, len(batch)))]
     work = [0] * len(shares)
-    for i in sorted(range(len(streams)), key=lambda i: -streams[i].steps):
+    for i in sorted(batch, key=lambda i: -streams[i].steps):
         least = work.index(min(work))
         shares[least].append(i)
         work[least] += streams[i].steps
@@ -101,9 +143,15 @@ class _Run:
     """The weights and AdamW's moments of all streams that still have steps to go."""
 
     def __init__(
-        self, net: Net, loss: LossFunction, examples: Examples, streams: Sequence[Stream], device: str
+        self,
+        net: Net,
+        loss: LossFunction,
+        examples: Examples,
+        streams: Sequence[Stream],
+        device: str,
+        stop: threading.Event,
     ) -> None:
-        self.net, self.loss, self.examples, self.device = net, loss, examples, device
+        self.net, self.loss, self.examples, self.device, self.stop = net, loss, examples, device, stop
         self.streams = list(streams)
         self.live = list(range(len(streams)))
         self.minibatches = [s.minibatches() for s in streams]
@@ -136,7 +184,11 @@ class _Run:
         rates = [[s.rate(self.done + k) for s in live] for k in range(steps)]
         weights_ks1b = torch.from_numpy(weights)[:, :, None].to(self.device)
         rates_ks1 = torch.tensor(rates, dtype=torch.float32, device=self.device)[:, :, None]
-        losses = [self._step(rows[k], weights_ks1b[k], rates_ks1[k], self.done + k + 1) for k in range(steps)]
+        losses = []
+        for k in range(steps):
+            if self.stop.is_set():
+                return
+            losses.append(self._step(rows[k], weights_ks1b[k], rates_ks1[k], self.done + k + 1))
         losses_ksl = torch.stack(losses).cpu().numpy()
         self.done += steps
         for s, i in enumerate(self.live):

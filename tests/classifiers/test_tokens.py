@@ -212,7 +212,7 @@ def test_heads_adapt_to_the_width_of_the_tokens() -> None:
         assert isinstance(net, AttentiveNet)
         return net.heads
 
-    assert [heads(dim) for dim in (768, 64, 24, 50, 8, 13)] == [16, 16, 12, 10, 8, 13]
+    assert [heads(dim) for dim in (768, 256, 192, 64, 40, 50, 8, 37)] == [16, 16, 12, 4, 2, 2, 1, 1]
 
 
 def test_weight_decay_is_for_matrices_alone() -> None:

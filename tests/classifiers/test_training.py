@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchkit.classifiers import fitted as fitted_module
+from benchkit.classifiers import trainer
 from benchkit.classifiers.data import INIT, Split, generator
 from benchkit.classifiers.linear import Linear, LinearParams
 from benchkit.classifiers.losses import asymmetric
@@ -155,7 +155,7 @@ def test_what_does_not_fit_in_memory_at_once_is_trained_in_turns(several: Any, m
     probe = Linear(LinearParams(**QUICK))
     subsets = [Subset(np.arange(300), seed) for seed in range(5)]
     at_once = [f.scores(several.x_test) for f in probe.fit_many(several.x, several.y, several.problem, subsets)]
-    monkeypatch.setattr(fitted_module, "CPU_MEMORY", 2 * 4 * probe.net((24,), 6).floats(32))
+    monkeypatch.setattr(trainer, "CPU_MEMORY", 2 * 4 * probe.net((24,), 6).floats(32))
     in_turns = [f.scores(several.x_test) for f in probe.fit_many(several.x, several.y, several.problem, subsets)]
     np.testing.assert_allclose(in_turns, at_once, atol=1e-5)
 

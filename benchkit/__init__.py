@@ -26,6 +26,7 @@ _WHERE = {
     "Subset": "benchkit.interfaces",
     "Task": "benchkit.interfaces",
     "Trainable": "benchkit.interfaces",
+    "Weights": "benchkit.interfaces",
     "BenchkitError": "benchkit.errors",
     "Cell": "benchkit.report",
     "Report": "benchkit.report",
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
         Subset,
         Task,
         Trainable,
+        Weights,
     )
     from benchkit.media import Audio, Image
     from benchkit.report import Cell, Report
@@ -58,8 +60,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Audio", "Backbone", "BenchkitError", "Cell", "Classifier", "Encoded", "Entry", "Example", "Fitted", "Fold",
-    "Image", "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "Trainable", "hookimpl", "open",
-    "param", "run",
+    "Image", "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "Trainable", "Weights",
+    "hookimpl", "open", "param", "run",
 ]  # fmt: skip
 
 

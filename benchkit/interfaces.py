@@ -162,6 +162,31 @@ class Trainable:
     top: int
 
 
+WeightRole = Literal[
+    "patches", "positions", "token", "norm1", "attn_in", "attn_out", "norm2", "mlp_in", "mlp_out", "norm", "pool_norm"
+]
+"""What a layer is in a pre-norm transformer. `attn_in` and `mlp_in` read the residual stream through norm1 and norm2,
+`attn_out` and `mlp_out` write to it; `patches`, `positions` and `token` (class tokens and registers) make the
+embedding; `norm` follows the last block, `pool_norm` the pooling."""
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One layer's weights, for `benchkit diagnose`.
+
+    name: of the layer in the state dict, 'blocks.0.mlp.fc2'. block: counted from 0; None outside of the blocks.
+    weight, bias: of y = weight @ x + bias, [out, in] and [out]; of a norm its scale and shift, [D]; of positions and
+    tokens the vectors themselves, [T, D]. What writes does so as it is added to the residual stream: a layer scale is
+    multiplied in.
+    """
+
+    name: str
+    role: WeightRole
+    block: int | None
+    weight: Float32[np.ndarray, "..."]
+    bias: Float32[np.ndarray, " D"] | None = None
+
+
 class Backbone(Component, ABC):
     """A frozen model.
 
@@ -207,6 +232,11 @@ class Backbone(Component, ABC):
     def activations(self, batch: np.ndarray, points: Sequence[str]) -> Mapping[str, Float32[np.ndarray, "B T D"]]:
         """Token activations at named places. Raises BenchkitError for a place that `points()` does not name."""
         raise BenchkitError(f"{type(self).__name__} names no places inside the model, so '{', '.join(points)}' is none")
+
+    def anatomy(self) -> Iterator[Weights]:
+        """The layers of a pre-norm transformer in the order of computation, after `setup`, one at a time: their copies
+        may be large. By default none: then `benchkit diagnose` looks at activations alone."""
+        return iter(())
 
 
 # --------------------------------------------------------------------------------------------------------------- probes
@@ -318,4 +348,5 @@ class Scorer(Component, ABC):
 __all__ = [
     "Audio", "Backbone", "Classifier", "Component", "Encoded", "Example", "Fitted", "Fold", "Image", "Labels", "Media",
     "Modality", "Needs", "Problem", "Published", "Scorer", "Subset", "Task", "TaskKind", "Trainable",
+    "WeightRole", "Weights",
 ]  # fmt: skip

@@ -1,7 +1,7 @@
 """random-vit: an untrained vision transformer, the control that every learnt model must beat."""
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from benchkit.errors import BenchkitError, did_you_mean
 from benchkit.fingerprint import fingerprint
-from benchkit.interfaces import Encoded, Trainable
+from benchkit.interfaces import Encoded, Trainable, Weights
 from benchkit.spec import param
 from benchkit_baselines.images import coloured, resized
 from benchkit_baselines.waves import MelParams, WaveBackbone
@@ -111,6 +111,10 @@ class RandomViT(WaveBackbone):
                 raise BenchkitError(f"random-vit has no point '{point}'{did_you_mean(point, known)}")
         _, seen = self._vit().run(batch, frozenset(points))
         return {point: seen[point].cpu().numpy() for point in points}
+
+    def anatomy(self) -> Iterator[Weights]:
+        """With the patch projections of both modalities; positions are computed, so none are stored."""
+        return self._vit().anatomy()
 
     def fingerprint(self) -> str:
         return fingerprint(self._vit().digests())

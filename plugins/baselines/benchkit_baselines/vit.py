@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
@@ -10,9 +11,13 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from benchkit.frontends.mel import FLOOR, MelSettings, hann, mel_filterbank
+from benchkit.interfaces import WeightRole, Weights
 from benchkit_baselines.random_vit import PLACES, RandomViTParams
 
 Seen = dict[str, Tensor]
+ROLES: dict[str, WeightRole] = {
+    "norm1": "norm1", "qkv": "attn_in", "proj": "attn_out", "norm2": "norm2", "fc1": "mlp_in", "fc2": "mlp_out",
+}  # fmt: skip
 
 
 class Block(nn.Module):
@@ -91,10 +96,25 @@ class ViT(nn.Module):
         level = (level - level.amax(dim=(1, 2), keepdim=True)).clamp(min=-top_db) * (2.0 / top_db) + 1.0
         return nn.functional.pad(level.transpose(1, 2), (0, -level.shape[1] % self.p.patch), value=-1.0)
 
+    def anatomy(self) -> Iterator[Weights]:
+        """Every layer, in the order of computation."""
+        yield _layer("embed_image", "patches", None, self.embed_image)
+        yield _layer("embed_audio", "patches", None, self.embed_audio)
+        yield Weights("cls", "token", None, self.cls.detach().cpu().numpy()[None])
+        for i, block in enumerate(self.blocks):
+            for name, role in ROLES.items():
+                yield _layer(f"blocks.{i}.{name}", role, i, block.get_submodule(name))
+        yield _layer("norm", "norm", None, self.norm)
+
     def digests(self) -> dict[str, str]:
         """SHA-256 of each tensor, by name."""
         arrays = {name: tensor.cpu().numpy() for name, tensor in self.state_dict().items()}
         return {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in arrays.items()}
+
+
+def _layer(name: str, role: WeightRole, block: int | None, module: nn.Module) -> Weights:
+    weight, bias = (p.detach().cpu().numpy() for p in (module.weight, module.bias))
+    return Weights(name, role, block, weight, bias)
 
 
 def build(params: RandomViTParams, device: str) -> ViT:

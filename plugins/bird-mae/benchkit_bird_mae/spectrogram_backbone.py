@@ -5,7 +5,7 @@ This module and those of the backbones import no torch: they are imported to rea
 
 import copy
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, UInt8
 
 from benchkit.errors import BenchkitError, did_you_mean
-from benchkit.interfaces import Backbone, Encoded, Modality, Trainable
+from benchkit.interfaces import Backbone, Encoded, Modality, Trainable, Weights
 from benchkit.spec import param
 from benchkit_bird_mae.architecture import Architecture
 
@@ -194,6 +194,11 @@ class SpectrogramBackbone(Backbone):
         with torch.inference_mode():
             model(spectrogram(self._on_device(batch), self.recipe()), last=last, tap=keep)
         return {point: found[point] for point in points}
+
+    def anatomy(self) -> Iterator[Weights]:
+        from benchkit_bird_mae.anatomy import anatomy
+
+        return anatomy(self._loaded())
 
     def _loaded(self) -> Any:
         if self.module is None:

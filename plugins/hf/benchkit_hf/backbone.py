@@ -17,6 +17,8 @@ from jaxtyping import Float32, UInt8
 
 from benchkit import Backbone, Encoded, Trainable, param
 from benchkit.errors import BenchkitError, require
+from benchkit.interfaces import Weights
+from benchkit_hf.blocks import PLACES, anatomy, blocks_of, shown
 from benchkit_hf.depths import depths
 from benchkit_hf.families import Family, family_of
 
@@ -199,6 +201,10 @@ class HF(Backbone):
         return pooled, patches
 
     def points(self) -> tuple[str, ...]:
+        """After `setup`. The hidden states: `embeddings` and `blocks.N.resid_post`; in the blocks of pre-norm encoders
+        also what benchkit_hf.blocks.PLACES names."""
+        if self._encoder is not None and (found := blocks_of(self._encoder)):
+            return ("embeddings", *(f"blocks.{i}.{place}" for i in range(len(found)) for place in PLACES))
         n = getattr(self._encoder.config, "num_hidden_layers", None) if self._encoder is not None else None
         return ("embeddings", *(f"blocks.{i}.resid_post" for i in range(n or 0)))
 
@@ -209,9 +215,19 @@ class HF(Backbone):
                 raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has no place '{point}' ({', '.join(known)})")
         import torch
 
-        with torch.inference_mode():
+        with torch.inference_mode(), shown(self._encoder, points) as found:
             states = self._forward(self._on_device(batch)).hidden_states
-        return {p: _numpy(self._sequence(states[known.index(p)])) for p in points}
+        if "embeddings" in points:
+            found["embeddings"] = states[0]
+        if not blocks_of(self._encoder):
+            found |= {p: states[known.index(p)] for p in points}
+        return {p: _numpy(self._sequence(found[p])) for p in points}
+
+    def anatomy(self) -> Iterator[Weights]:
+        """Of encoders with pre-norm blocks known to benchkit_hf.blocks; of others nothing."""
+        if self._encoder is None:
+            raise BenchkitError("the model is not set up yet")
+        return anatomy(self._encoder)
 
     def fingerprint(self) -> str:
         from benchkit.fingerprint import fingerprint_tensors

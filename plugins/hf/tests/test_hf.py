@@ -14,6 +14,7 @@ from safetensors.numpy import load_file, save_file
 from benchkit.errors import BenchkitError
 from benchkit.spec import resolve
 from benchkit_hf.backbone import HF, HFParams
+from benchkit_hf.blocks import PLACES, blocks_of
 
 tf.logging.set_verbosity_error()
 tf.logging.disable_progress_bar()
@@ -127,16 +128,56 @@ def test_features_are_transformers_own(saved: Callable[[str], Path], name: str) 
     np.testing.assert_allclose(encoded.pooled[0], encoded.pooled[1], atol=1e-5)
 
 
-def test_layer_zero_is_the_embedding_and_the_points_are_the_hidden_states(saved: Callable[[str], Path]) -> None:
+def test_layer_zero_is_the_embedding_and_the_places_are_those_of_each_block(saved: Callable[[str], Path]) -> None:
     first, last = load(saved("vit"), layer=0), load(saved("vit"))
     batch = np.stack([last.preprocess(raw("vit", last, s)) for s in range(3)])
     found = last.activations(batch, last.points())
-    assert list(found) == ["embeddings", "blocks.0.resid_post", "blocks.1.resid_post"]
+    assert list(found) == ["embeddings", *(f"blocks.{i}.{place}" for i in (0, 1) for place in PLACES)]
     np.testing.assert_allclose(found["embeddings"][:, 1:].mean(1), first.encode(batch).pooled, atol=1e-6)
+    np.testing.assert_array_equal(found["embeddings"], found["blocks.0.resid_pre"])
     with pytest.raises(BenchkitError, match=r"no place 'blocks\.2\.resid_post'"):
         last.activations(batch, ["blocks.2.resid_post"])
     with pytest.raises(BenchkitError, match="hidden states 0 to 2, not 3"):
         load(saved("vit"), layer=3)
+
+
+@pytest.mark.parametrize("name", ["vit", "dinov2", "dinov3", "clip", "siglip", "ast", "whisper"])
+def test_places_and_weights_of_a_pre_norm_encoder_give_what_it_computes(
+    saved: Callable[[str], Path], name: str
+) -> None:
+    """In numpy: each norm of its input, what is read and written, and the sums of the residual stream."""
+    backbone = load(saved(name))
+    batch = np.stack([backbone.preprocess(raw(name, backbone, s)) for s in range(2)])
+    at = backbone.activations(batch, backbone.points())
+    layers = list(backbone.anatomy())
+    by_role = {(w.block, w.role): w for w in layers}
+    assert {w.role for w in layers} >= {"norm1", "attn_in", "attn_out", "norm2", "mlp_in", "mlp_out", "norm"}
+    for i in (0, 1):
+        pre, mid, post = (at[f"blocks.{i}.{place}"] for place in ("resid_pre", "resid_mid", "resid_post"))
+        np.testing.assert_allclose(pre + at[f"blocks.{i}.attn_out"], mid, atol=1e-5)
+        np.testing.assert_allclose(mid + at[f"blocks.{i}.mlp_out"], post, atol=1e-5)
+        for place, x in (("norm1", pre), ("norm2", mid)):
+            norm = by_role[i, place]
+            normed = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+            np.testing.assert_allclose(normed * norm.weight + norm.bias, at[f"blocks.{i}.{place}"], rtol=0.2, atol=0.2)
+    np.testing.assert_array_equal(at["blocks.0.resid_post"], at["blocks.1.resid_pre"])
+
+    block = blocks_of(backbone._encoder)[1][1]
+    last = next(p for n, p in block.named_parameters() if n.endswith(("fc2.bias", "down_proj.bias")))
+    before = by_role[1, "mlp_out"].bias.copy()
+    last.data[3] += 5.0
+    bias = next(w.bias for w in backbone.anatomy() if (w.block, w.role) == (1, "mlp_out"))
+    moved = backbone.activations(batch, ["blocks.1.mlp_out"])["blocks.1.mlp_out"] - at["blocks.1.mlp_out"]
+    np.testing.assert_allclose(moved.mean((0, 1)), bias - before, atol=1e-5)
+    assert bias[3] - before[3] > 1e-5
+
+
+def test_an_encoder_of_other_blocks_shows_its_hidden_states_and_no_weights(saved: Callable[[str], Path]) -> None:
+    backbone = load(saved("wav2vec2"))
+    assert backbone.points() == ("embeddings", "blocks.0.resid_post", "blocks.1.resid_post")
+    assert list(backbone.anatomy()) == []
+    found = backbone.activations(backbone.preprocess(raw("wav2vec2", backbone))[None], backbone.points())
+    assert {x.shape for x in found.values()} == {(1, 49, 32)}
 
 
 def test_pools_differ_and_one_that_is_not_there_is_named(saved: Callable[[str], Path]) -> None:

@@ -197,6 +197,9 @@ class Backbone(Component, ABC):
     modalities: ClassVar[tuple[Modality, ...]]
     sample_rate: ClassVar[int | None] = None
     """Of the waveforms it takes, in Hz; None for images. An instance may set its own."""
+    prefix_tokens: int = 0
+    """Tokens that come before the patches or frames in `activations`: the class token, registers. In `Encoded.tokens`
+    there are none. An instance may set its own; known once `setup` has run."""
 
     @property
     @abstractmethod

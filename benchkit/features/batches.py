@@ -190,6 +190,25 @@ def encode(
 
     Raises BenchkitError where not even one example fits, PluginError where the backbone breaks its contract.
     """
+
+    def compute(array: np.ndarray) -> Encoded:
+        return backbone.encode(array, tokens=tokens)
+
+    for part, encoded in computed(backbone, batch, compute, sizer, device, progress):
+        _check(backbone, encoded, len(batch.rows[part]), tokens)
+        yield Part(batch.rows[part], batch.media[part], encoded)
+
+
+def computed(
+    backbone: Backbone,
+    batch: Batch,
+    compute: Callable[[np.ndarray], T],
+    sizer: Sizer,
+    device: str,
+    progress: Progress,
+) -> Iterator[tuple[slice, T]]:
+    """What `compute` makes of a batch, or of parts of it where memory does not suffice for the whole; the sizer is
+    told. Raises BenchkitError where not even one example fits."""
     if batch.array is None:
         return
     at, step = 0, min(len(batch.rows), sizer.limit)
@@ -198,7 +217,7 @@ def encode(
         array = batch.array[part]
         began = time.perf_counter()
         try:
-            encoded = backbone.encode(array, tokens=tokens)
+            made = compute(array)
         except Exception as e:
             if not is_out_of_memory(e):
                 raise
@@ -209,8 +228,7 @@ def encode(
             why = str(e).splitlines()[0] if str(e) else type(e).__name__
         else:
             sizer.took(len(array), array.nbytes, time.perf_counter() - began)
-            _check(backbone, encoded, len(array), tokens)
-            yield Part(batch.rows[part], batch.media[part], encoded)
+            yield part, made
             at += step
             continue
         # Outside of the except clause: there, the exception's frames still hold what filled the memory.

@@ -6,19 +6,19 @@ task.examples -> workers: load, hash, preprocess -> batches -> backbone.encode -
 import os
 import time
 import weakref
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt64
 
 from benchkit.errors import MediaError, PluginError, StoreError
-from benchkit.features.batches import Batch, Part, Sizer, ahead, assemble, encode
+from benchkit.features.batches import Batch, Part, Sizer, ahead, assemble, computed, encode
 from benchkit.features.cache import Entry, Stored, Writer
 from benchkit.features.lock import Lock, holder, try_lock
 from benchkit.features.pool import Pool, Prepared, made_of
@@ -26,6 +26,8 @@ from benchkit.features.worker import prepare
 from benchkit.interfaces import Backbone, Example, Task
 from benchkit.media import decoder_versions
 from benchkit.progress import Progress
+
+T = TypeVar("T")
 
 FEATURES_VERSION = 1
 """Part of every key: raise it when a change to benchkit itself (decoding, this package) can change a feature."""
@@ -192,6 +194,10 @@ class Run:
     def encode(self, batch: Batch, *, tokens: bool) -> Iterator[Part]:
         """The encoded batch, in parts where it does not fit into memory as a whole."""
         return encode(self.backbone, batch, self._sizer, self.options.device, self.progress, tokens=tokens)
+
+    def compute(self, batch: Batch, function: Callable[[np.ndarray], T]) -> Iterator[tuple[slice, T]]:
+        """What the function makes of the batch, in parts where it does not fit into memory as a whole."""
+        return computed(self.backbone, batch, function, self._sizer, self.options.device, self.progress)
 
     def parts(self, rows: Int[np.ndarray, " n"], *, tokens: bool) -> Generator[Part, None, None]:
         """Encodes the rows, as far as they decode."""

@@ -147,6 +147,9 @@ class BackboneSuite(Suite):
             expect(set(shown) == set(some), f"activations at {list(some)} gives {sorted(shown)}")
             for point in some:
                 expect_array(shown[point], (2, None, None), f"activations at '{point}'")
+                prefix = self.ready.prefix_tokens
+                fits = type(prefix) is int and 0 <= prefix < shown[point].shape[1]
+                expect(fits, f"prefix_tokens is {prefix!r}, where '{point}' has {shown[point].shape[1]} tokens")
             alone = self.ready.activations(np.array(batch[:1]), some[-1:])[some[-1]]
             expect_same(
                 shown[some[-1]][:1], alone, self.tolerance, f"activations at '{some[-1]}', in a batch and alone"

@@ -60,6 +60,7 @@ class RandomViT(WaveBackbone):
     Params = RandomViTParams
     params: RandomViTParams
     modalities = ("image", "audio")
+    prefix_tokens = 1
 
     def __init__(self, params: RandomViTParams | None = None) -> None:
         super().__init__(params)

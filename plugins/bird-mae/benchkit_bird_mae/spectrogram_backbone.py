@@ -58,6 +58,7 @@ class SpectrogramBackbone(Backbone):
     """A frozen ViT over a log-mel spectrogram. The filterbank runs on the device, a batch at a time."""
 
     modalities: ClassVar[tuple[Modality, ...]] = ("audio",)
+    prefix_tokens = 1
     params: Any
     module: Any = None
     """The benchkit_bird_mae.vit.ViT itself, after `setup`."""

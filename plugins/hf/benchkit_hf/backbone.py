@@ -200,6 +200,10 @@ class HF(Backbone):
                 raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has no pooler for this layer: use pool=mean")
         return pooled, patches
 
+    @property
+    def prefix_tokens(self) -> int:  # type: ignore[override]
+        return self.family.prefix
+
     def points(self) -> tuple[str, ...]:
         """After `setup`. The hidden states: `embeddings` and `blocks.N.resid_post`; in the blocks of pre-norm encoders
         also what benchkit_hf.blocks.PLACES names."""

@@ -1,0 +1,88 @@
+"""The shuffled reader: every vector of a recording exactly once an epoch, in random order, in bounded memory.
+
+Chunks of a few neighbouring examples are read in random order from all shards into a buffer. Whenever it is full, it is
+shuffled, one half of it leaves as batches, and the other half waits for what comes next: so the vectors of an example,
+which are much alike, are spread over many batches. Reading and shuffling happen in a thread, ahead of who trains.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from benchkit.features.batches import ahead
+
+BUFFER_BYTES = 1 << 28
+CHUNK_BYTES = 1 << 20
+"""Read at a time: large enough for a disk, small enough that a buffer holds many."""
+AHEAD = 4
+"""Batches that are ready before they are asked for."""
+
+
+def shuffled(
+    shards: Sequence[Float[np.ndarray, "_ T D"]],
+    first: int,
+    batch_size: int,
+    seed: int,
+    epochs: int | None,
+    skip: int,
+    buffer_bytes: int,
+) -> Iterator[Float32[np.ndarray, "B D"]]:
+    """Batches of float32 vectors, the same for the same arguments. The last batch of an epoch may be smaller.
+
+    first: tokens before this one are left out. epochs: None is without end. skip: batches left out at the beginning.
+    """
+    per_epoch = -(-sum(len(s) for s in shards) * (shards[0].shape[1] - first) // batch_size) if shards else 0
+    if not per_epoch:
+        return
+    epoch, skip = divmod(skip, per_epoch)
+
+    def batches() -> Iterator[Float32[np.ndarray, "B D"]]:
+        number, left = epoch, skip
+        while epochs is None or number < epochs:
+            for batch in _epoch(shards, first, batch_size, np.random.default_rng([seed, number]), buffer_bytes):
+                if left:
+                    left -= 1
+                else:
+                    yield batch.astype(np.float32, copy=False)
+            number += 1
+
+    with ahead(batches(), AHEAD, lambda: None) as ready:
+        yield from ready
+
+
+def _epoch(
+    shards: Sequence[Float[np.ndarray, "_ T D"]],
+    first: int,
+    batch_size: int,
+    rng: np.random.Generator,
+    buffer_bytes: int,
+) -> Iterator[Float[np.ndarray, "B D"]]:
+    tokens, dim = shards[0].shape[1] - first, shards[0].shape[2]
+    vector_bytes = dim * shards[0].dtype.itemsize
+    examples = max(1, CHUNK_BYTES // (tokens * vector_bytes))
+    examples = min(examples, max(1, buffer_bytes // (16 * tokens * vector_bytes)))  # a buffer holds several chunks
+    chunks = [(s, at) for s, shard in enumerate(shards) for at in range(0, len(shard), examples)]
+    room = max(buffer_bytes // vector_bytes, 2 * batch_size, 2 * examples * tokens)
+    room = min(room, tokens * sum(map(len, shards)))
+    buffer = np.empty((room, dim), shards[0].dtype)
+    held = 0
+    for s, at in (chunks[i] for i in rng.permutation(len(chunks))):
+        chunk = shards[s][at : at + examples, first:].reshape(-1, dim)
+        if held + len(chunk) > room:
+            order = rng.permutation(held)
+            leaving = max(len(chunk) - (room - held), held // 2)
+            leaving = -(-leaving // batch_size) * batch_size  # whole batches
+            leaving = min(leaving, held // batch_size * batch_size)
+            yield from _cut(buffer, order[:leaving], batch_size)
+            staying = buffer[order[leaving:]]
+            held = len(staying)
+            buffer[:held] = staying
+        buffer[held : held + len(chunk)] = chunk
+        held += len(chunk)
+    yield from _cut(buffer, rng.permutation(held), batch_size)
+
+
+def _cut(buffer: Float[np.ndarray, "_ D"], order: np.ndarray, size: int) -> Iterator[Float[np.ndarray, "B D"]]:
+    for at in range(0, len(order), size):
+        yield buffer[order[at : at + size]]

@@ -1,0 +1,217 @@
+"""A recording, read: memory-mapped, its metadata, statistics and vectors.
+
+recording = Recording.open(folder)
+for batch in recording["blocks.11.norm2"].batches(4096, seed=0, epochs=1):   # float32 [B, D]
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from benchkit.activations.moments import Moments, Statistics
+from benchkit.activations.reader import BUFFER_BYTES, shuffled
+from benchkit.activations.shards import FORMAT, point_folder, read_json, sha256_of
+from benchkit.errors import BenchkitError, StoreError, did_you_mean
+from benchkit.fingerprint import fingerprint
+
+
+@dataclass(frozen=True)
+class RecordedPoint:
+    """One point of a recording. metadata: the contents of its metadata.json."""
+
+    folder: Path
+    metadata: Mapping[str, Any]
+
+    @staticmethod
+    def open(folder: Path) -> "RecordedPoint":
+        """Raises StoreError where it is not whole, damaged, or written by a newer benchkit."""
+        metadata = read_json(folder / "metadata.json")
+        if metadata.get("format") != FORMAT:
+            raise StoreError(f"'{folder}' is of format {metadata.get('format')}, and this benchkit reads {FORMAT}")
+        return RecordedPoint(folder, metadata)
+
+    @property
+    def point(self) -> str:
+        return self.metadata["point"]
+
+    @property
+    def task(self) -> str:
+        """Canonical spec."""
+        return self.metadata["task"]
+
+    @property
+    def model(self) -> str:
+        """Canonical spec."""
+        return self.metadata["model"]
+
+    @property
+    def n_examples(self) -> int:
+        return self.metadata["examples"]
+
+    @property
+    def tokens(self) -> int:
+        """T: tokens an example, those before the patches included."""
+        return self.metadata["tokens"]
+
+    @property
+    def prefix_tokens(self) -> int:
+        """How many of them, the first ones, are no patches: class token, registers."""
+        return self.metadata["prefix_tokens"]
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return self.metadata["dim"]
+
+    @property
+    def dtype(self) -> str:
+        """As stored: float16 or float32."""
+        return self.metadata["dtype"]
+
+    @property
+    def n_vectors(self) -> int:
+        """Of all tokens of all examples."""
+        return self.n_examples * self.tokens
+
+    def vectors_of(self, *, patches: bool = False) -> int:
+        """As `n_vectors`; patches: without the prefix tokens."""
+        return self.n_examples * (self.tokens - (self.prefix_tokens if patches else 0))
+
+    @property
+    def rows(self) -> Int64[np.ndarray, " N"]:
+        """Of each example within the split, in the order of the files."""
+        return np.array(self.metadata["rows"], np.int64)
+
+    @property
+    def ids(self) -> list[str]:
+        """Of each example, in the order of the files."""
+        return self.metadata["ids"]
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """Of every vector."""
+        patches, prefix = self._moments("patches"), self._moments("prefix")
+        assert patches is not None
+        return Statistics(patches + prefix if prefix else patches)
+
+    @cached_property
+    def patch_statistics(self) -> Statistics:
+        """Of the patches' vectors, without the prefix tokens."""
+        patches = self._moments("patches")
+        assert patches is not None
+        return Statistics(patches)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Of the stored activations: the same wherever the folder lies."""
+        return fingerprint([self.point, [[s["examples"], s["sha256"]] for s in self.metadata["shards"]]])
+
+    @cached_property
+    def shards(self) -> tuple[Float[np.ndarray, "n T D"], ...]:
+        """Read-only memory maps. Raises StoreError for one that is missing or too short."""
+        return tuple(self._map(s["file"], s["examples"]) for s in self.metadata["shards"])
+
+    @property
+    def bytes(self) -> int:
+        return sum(s.nbytes for s in self.shards)
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        seed: int = 0,
+        epochs: int | None = 1,
+        patches: bool = False,
+        skip: int = 0,
+        buffer_bytes: int = BUFFER_BYTES,
+    ) -> Iterator[Float32[np.ndarray, "B D"]]:
+        """The vectors in random order, each exactly once an epoch; see benchkit.activations.reader.
+
+        epochs: None is without end. patches: leaves the prefix tokens out. skip: so many batches are left out at the
+        beginning, to go on where a run stopped. buffer_bytes: memory that is shuffled in.
+        """
+        first = self.prefix_tokens if patches else 0
+        return shuffled(self.shards, first, batch_size, seed, epochs, skip, buffer_bytes)
+
+    def verify(self) -> list[str]:
+        """A line for each shard that is missing or not as it was written. Reads everything."""
+        problems = []
+        for s in self.metadata["shards"]:
+            path = self.folder / s["file"]
+            if not path.exists():
+                problems.append(f"'{path}' is missing")
+            elif sha256_of(path) != s["sha256"]:
+                problems.append(f"'{path}' is not as it was written: its checksum does not match")
+        return problems
+
+    def _moments(self, part: str) -> Moments | None:
+        record = self.metadata["statistics"][part]
+        return Moments.from_record(record) if record else None
+
+    def _map(self, file: str, examples: int) -> np.ndarray:
+        path = self.folder / file
+        try:
+            found = np.load(path, mmap_mode="r")
+        except FileNotFoundError as e:
+            raise StoreError(f"'{path}' is missing from the recording") from e
+        except (OSError, ValueError) as e:
+            raise StoreError(f"'{path}' is damaged: {e}") from e
+        if found.shape != (examples, self.tokens, self.dim):
+            raise StoreError(f"'{path}' is damaged: it holds {found.shape}, not {(examples, self.tokens, self.dim)}")
+        return found
+
+
+@dataclass(frozen=True)
+class Recording:
+    """The points of a folder that are whole, by name, and the names of those that are not."""
+
+    folder: Path
+    points: Mapping[str, RecordedPoint]
+    unfinished: tuple[str, ...] = ()
+
+    @staticmethod
+    def open(folder: Path) -> "Recording":
+        """Raises StoreError where the folder is no recording or a part of it is damaged."""
+        if not (folder / "recording.json").exists():
+            raise StoreError(f"'{folder}' is no recording: make one with benchkit activations record --to '{folder}'")
+        points, unfinished = {}, []
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            if not entry.is_dir():
+                continue
+            if (Path(entry.path) / "metadata.json").exists():
+                found = RecordedPoint.open(Path(entry.path))
+                points[found.point] = found
+            else:
+                unfinished.append(entry.name)
+        return Recording(folder, dict(sorted(points.items(), key=lambda p: _natural(p[0]))), tuple(unfinished))
+
+    def __getitem__(self, point: str) -> RecordedPoint:
+        """Raises BenchkitError for a point that is not there or not whole."""
+        if point in self.points:
+            return self.points[point]
+        if point_folder(self.folder, point).name in self.unfinished:
+            raise BenchkitError(f"point '{point}' of '{self.folder}' is unfinished: record it again, and it goes on")
+        has = ", ".join(self.points) or "none"
+        raise BenchkitError(f"'{self.folder}' has no point '{point}'{did_you_mean(point, self.points)} (it has {has})")
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.points)
+
+    @property
+    def only(self) -> RecordedPoint:
+        """Its point, where there is one. Raises BenchkitError."""
+        if len(self.points) != 1:
+            has = ", ".join(self.points) or "none"
+            raise BenchkitError(f"'{self.folder}' has {len(self.points)} points ({has}): say which, with --point")
+        return next(iter(self.points.values()))
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts blocks.2 before blocks.10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

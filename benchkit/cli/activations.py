@@ -1,0 +1,94 @@
+"""benchkit activations record, ls."""
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Dtype(Enum):
+    float16 = "float16"
+    float32 = "float32"
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(
+        help="Activations inside a backbone: recorded into files, for scorers and autoencoders.", no_args_is_help=True
+    )
+    for command in (record, ls):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="activations")
+
+
+def record(
+    task: Annotated[str, typer.Option(help="The task whose examples are shown, as in 'esc50,root=DIR'.")],
+    model: Annotated[str, typer.Option(help="The backbone, as in 'bird-mae:large'.")],
+    point: Annotated[
+        list[str], typer.Option(help="A place inside it, as in 'blocks.11.norm2'; 'tokens' is its own. Repeatable.")
+    ],
+    to: Annotated[Path, typer.Option(help="Folder of the recording; made where it is missing.")],
+    split: Annotated[str, typer.Option(help="Of the task.")] = "train",
+    limit: Annotated[int | None, typer.Option(min=1, help="So many examples, drawn at random (default: all).")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    dtype: Annotated[Dtype, typer.Option(help="As they are stored.")] = Dtype.float16,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Of the backbone (default: found by trying).")] = None,
+    workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes (default: found by need).")] = None,
+    skip_bad: Annotated[int, typer.Option(min=0, help="Examples that may fail to decode and are left out.")] = 0,
+) -> None:
+    """Records token activations, all points in one pass; the same command again goes on where it was stopped."""
+    from benchkit.activations import record as recorded
+    from benchkit.environment import resolve_device
+    from benchkit.progress import for_stream
+
+    recording = recorded(
+        task, model, point, to, split=split, limit=limit, seed=seed, dtype=dtype.value,
+        device=resolve_device(device), batch_size=batch_size, workers=workers, skip_bad=skip_bad,
+        progress=for_stream(sys.stderr),
+    )  # fmt: skip
+    _show([recording[p] for p in dict.fromkeys(point)])
+
+
+def ls(
+    folder: Annotated[Path, typer.Argument(help="A recording.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Read every file and compare its checksum.")] = False,
+) -> None:
+    """Lists the points of a recording with their statistics, over all vectors and dimensions."""
+    from benchkit.activations import Recording
+    from benchkit.errors import StoreError
+
+    recording = Recording.open(folder)
+    _show(list(recording.points.values()))
+    for name in recording.unfinished:
+        print(f"unfinished: {name} (record it again, and it goes on)", file=sys.stderr)
+    if verify:
+        problems = [line for point in recording.points.values() for line in point.verify()]
+        for line in problems:
+            print(line, file=sys.stderr)
+        if problems:
+            raise StoreError(f"{len(problems)} files of '{folder}' are damaged: remove their point's folder, record it")
+        print(f"{len(recording.points)} points, every file as it was written", file=sys.stderr)
+
+
+def _show(points: list[Any]) -> None:
+    import numpy as np
+
+    from benchkit.tables import emit, memory, text_table
+
+    rows = []
+    for p in points:
+        s = p.statistics
+        std = np.nan_to_num(s.std)
+        rows.append(
+            (p.point, f"{p.n_examples:,}", f"{p.tokens:,}", f"{p.dim:,}", p.dtype, memory(p.bytes),
+             f"{np.nanmean(s.mean):.3g}" if s.count.any() else "-", f"{np.median(std):.3g}",
+             f"{std.max():.3g} ({std.argmax()})", f"{np.nanmin(s.min):.4g}" if s.count.any() else "-",
+             f"{np.nanmax(s.max):.4g}" if s.count.any() else "-",
+             f"{np.nanmedian(s.kurtosis):.3g}" if (std > 0).any() else "-", f"{s.not_finite:,}")
+        )  # fmt: skip
+    header = ("point", "examples", "tokens", "dim", "dtype", "size", "mean", "median std", "largest std (dim)", "min",
+              "max", "median kurtosis", "not finite")  # fmt: skip
+    if rows:
+        emit(text_table([header], rows, right=(1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12)))

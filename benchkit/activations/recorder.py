@@ -19,10 +19,10 @@ from benchkit.activations.stream import check_points, prefix_tokens, stream_poin
 from benchkit.errors import BenchkitError, StoreError
 from benchkit.features import Options, set_up
 from benchkit.features.lock import holder, try_lock
+from benchkit.files import write_atomic
 from benchkit.fingerprint import cache_dir, fingerprint
 from benchkit.interfaces import Backbone, Task
 from benchkit.progress import Progress, Silent
-from benchkit.report import write_atomic
 from benchkit.spec import Spec, resolve
 
 

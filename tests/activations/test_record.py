@@ -144,6 +144,7 @@ record(task, model, ["blocks.0.norm1", "tokens"], Path(to), split="clips", limit
 """
 
 
+@pytest.mark.slow
 def test_a_recording_goes_on_after_any_kill(task: str, model: str, tmp_path: Path) -> None:
     to, whole = tmp_path / "killed", tmp_path / "whole"
     command = [sys.executable, "-c", RECORD, task, model]

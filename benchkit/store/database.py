@@ -6,7 +6,6 @@ with open_store(path, create=False)       # for readers: an error where there is
 
 import os
 import sqlite3
-import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,11 +16,15 @@ from typing import Any
 import peewee
 
 from benchkit.errors import StoreError
+from benchkit.store.connection import Database, StoreBusy, patiently
+from benchkit.store.filesystem import network_filesystem
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 
 DEFAULT = "registry.sqlite"
-PATIENCE = 600.0
-"""Seconds that a write waits for another process's write before it gives up."""
+READERS_PATIENCE = 2.0
+"""Seconds that a command that only reads waits to take in reports: not at all long, as another process is doing it."""
+CONVERSION = 60.0
+"""Seconds that a change of the journal mode waits for the others to close the registry."""
 
 
 def store_path(given: str | Path | None = None) -> Path:
@@ -34,7 +37,7 @@ class Store:
     """An open registry. Beside the SQLite file `x.sqlite` lies the folder `x.sqlite.d` with inbox and predictions."""
 
     path: Path
-    db: peewee.SqliteDatabase
+    db: Database
     writable: bool
 
     @property
@@ -55,22 +58,29 @@ class Store:
             self.db.connection().executemany(sql, rows)
 
     @contextmanager
-    def write(self) -> Iterator[None]:
-        """A transaction that holds the write lock from its start, so that what is read in it stays true."""
+    def write(self, patience: float | None = None) -> Iterator[None]:
+        """A transaction that holds the write lock from its start, so that what is read in it stays true.
+
+        patience: seconds to wait for the lock; None is the usual (benchkit.store.connection.PATIENCE).
+        """
         if not self.writable:
             raise StoreError(
                 f"registry '{self.path}' cannot be written (read-only file or folder): copy it, or use --db"
             )
-        with errors(self.path), self.db.atomic("IMMEDIATE"):
-            yield
+        self.db.patience = patience
+        try:
+            with errors(self.path), self.db.atomic("IMMEDIATE"):
+                yield
+        finally:
+            self.db.patience = None
 
-    def refresh(self) -> None:
+    def refresh(self, patience: float | None = None) -> None:
         """Takes in what has come into the inbox meanwhile."""
         if not self.inbox.is_dir() or not any(e.name.endswith(".json") for e in os.scandir(self.inbox)):
             return  # and nothing of what reads records is imported
         from benchkit.store.ingest import ingest_inbox
 
-        for note in ingest_inbox(self):
+        for note in ingest_inbox(self, patience):
             warnings.warn(note, stacklevel=2)
 
     def close(self) -> None:
@@ -107,31 +117,43 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
     store = Store(path, _connect(path, writable), writable)
     try:
         with errors(path):
-            _migrate(store)
+            _prepare(store, create)
         if ingest and writable:
-            store.refresh()
+            _take_in(store, create)
     except BaseException:
         store.close()
         raise
     return store
 
 
+def _take_in(store: Store, create: bool) -> None:
+    """Whoever only reads goes on where the reports cannot be taken in now: they stay where they are."""
+    if create:
+        store.refresh()
+        return
+    try:
+        store.refresh(READERS_PATIENCE)
+    except StoreError as e:
+        warnings.warn(f"finished reports in '{store.inbox}' are not taken in yet: {e}", stacklevel=2)
+
+
 def _writable(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
-def _connect(path: Path, writable: bool) -> peewee.SqliteDatabase:
-    pragmas: list[tuple[str, Any]] = [
-        ("foreign_keys", 1),
-        ("busy_timeout", int(PATIENCE * 1000)),
-        ("synchronous", "FULL"),
-    ]
+def _connect(path: Path, writable: bool) -> Database:
+    pragmas: list[tuple[str, Any]] = [("foreign_keys", 1), ("synchronous", "FULL")]
     uri = f"file:{_quoted(path)}?mode={'rwc' if writable else 'ro'}"
     if not writable:
-        if not path.with_name(path.name + "-wal").exists():
+        if not has_journal(path):
             uri += "&immutable=1"  # a write-ahead log in a folder we may not write to could not be opened otherwise
         pragmas.append(("query_only", 1))
-    return peewee.SqliteDatabase(uri, pragmas=pragmas, timeout=PATIENCE, uri=True, autoconnect=True)
+    return Database(path, uri, pragmas)
+
+
+def has_journal(path: Path) -> bool:
+    """Whether something of the registry is not in its file yet: it must not be taken for one that never changes."""
+    return any(path.with_name(path.name + end).exists() for end in ("-wal", "-journal"))
 
 
 def _quoted(path: Path) -> str:
@@ -140,8 +162,10 @@ def _quoted(path: Path) -> str:
     return quote(str(path.absolute()))
 
 
-def _migrate(store: Store) -> None:
-    if store.path.exists() and store.path.stat().st_size:
+def _prepare(store: Store, create: bool) -> None:
+    """Refuses what is no registry or of a newer benchkit; migrates an older one; sees to the journal."""
+    new = not (store.path.exists() and store.path.stat().st_size)
+    if not new:
         application = store.execute("PRAGMA application_id").fetchone()[0]
         version = store.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID and (application or store.execute("SELECT 1 FROM sqlite_master").fetchone()):
@@ -151,12 +175,14 @@ def _migrate(store: Store) -> None:
                 f"registry '{store.path}' is of schema {version}, newer than this benchkit's {VERSION}: update benchkit"
             )
         if version == VERSION:
+            if store.writable:
+                _use_journal(store, must=create)
             return
         if not store.writable:
             raise StoreError(
                 f"registry '{store.path}' is of schema {version} and must be migrated, but it is read-only"
             )
-    _use_wal(store)
+    _use_journal(store, must=True, new=new)
     with store.db.atomic("EXCLUSIVE"):
         done = store.execute("PRAGMA user_version").fetchone()[0]  # another process may have been faster
         for number, script in enumerate(MIGRATIONS[done:], start=done + 1):
@@ -166,17 +192,38 @@ def _migrate(store: Store) -> None:
         store.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def _use_wal(store: Store) -> None:
-    """A write-ahead log lets readers read while another process writes. Several first openers may collide: wait."""
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            store.db.execute_sql("PRAGMA journal_mode = WAL")
-            return
-        except peewee.OperationalError as e:
-            if "locked" not in str(e) or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+def _use_journal(store: Store, *, must: bool, new: bool = False) -> None:
+    """A write-ahead log on this host's disks: readers read while another process writes. On a network file system,
+    where it is not safe, a rollback journal.
+
+    A change needs the registry for itself alone. must: wait for that; else it is left to whoever can. new: it has just
+    been created.
+    """
+    connection = store.db.connection()
+    network = network_filesystem(store.path)
+    wanted, now = "DELETE" if network else "WAL", patiently(store.path, lambda: _journal(connection))
+    if now == wanted and not new:
+        return
+    change, patience = f"PRAGMA journal_mode = {wanted}", CONVERSION if must and (network or new) else 0.0
+    try:
+        patiently(store.path, lambda: connection.execute(change), patience)
+    except StoreBusy as e:
+        if must and network:
+            raise StoreError(
+                f"registry '{store.path}' is on {network}, where its write-ahead log is not safe, and cannot be "
+                "changed to a rollback journal while other processes have it open: end them"
+            ) from e
+        return
+    if network:
+        warnings.warn(
+            f"registry '{store.path}' is on {network}, a network file system: it uses a rollback journal there, which "
+            "is slower; a local disk is better where only one host needs it",
+            stacklevel=2,
+        )
+
+
+def _journal(connection: sqlite3.Connection) -> str:
+    return connection.execute("PRAGMA journal_mode").fetchone()[0].upper()
 
 
 @contextmanager
@@ -185,10 +232,9 @@ def errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, peewee.PeeweeException) as e:
-        text = str(e)
-        if "no such column" in text or "no such table" in text or "syntax error" in text:
+        if "syntax error" in str(e):
             raise
-        raise StoreError(_explain(path, text)) from e
+        raise StoreError(_explain(path, str(e))) from e
 
 
 def _explain(path: Path, text: str) -> str:
@@ -196,9 +242,9 @@ def _explain(path: Path, text: str) -> str:
     if "full" in lower:
         return f"registry '{path}': the disk is full; nothing was changed"
     if "locked" in lower or "busy" in lower:
-        return f"registry '{path}': another process has held it for {PATIENCE:.0f} s; try again once it is done"
-    if "not a database" in lower or "malformed" in lower or "disk image" in lower:
-        return f"registry '{path}' is damaged or no SQLite file ({text}): restore a copy, or use --db"
+        return f"registry '{path}': another process is writing to it; nothing was changed, try again once it is done"
+    if any(word in lower for word in ("not a database", "malformed", "disk image", "no such table", "no such column")):
+        return f"registry '{path}' is damaged or no registry ({text}): `benchkit check` says more; restore a backup"
     if "readonly" in lower or "unable to open" in lower or "permission" in lower:
         return f"registry '{path}' cannot be opened ({text}): check the permissions of the file and its folder"
     return f"registry '{path}': {text}"

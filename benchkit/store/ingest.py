@@ -12,8 +12,11 @@ BATCH = 500
 """Records taken in with one transaction."""
 
 
-def ingest_inbox(store: Store) -> list[str]:
-    """Takes in every sealed record. Returns a line for each damaged one, which is set aside in `inbox/damaged`."""
+def ingest_inbox(store: Store, patience: float | None = None) -> list[str]:
+    """Takes in every sealed record. Returns a line for each damaged one, which is set aside in `inbox/damaged`.
+
+    patience: seconds to wait for the write lock; None is the usual. Raises StoreBusy, and leaves them where they are.
+    """
     if not store.inbox.is_dir():
         return []
     waiting = sorted(e.path for e in os.scandir(store.inbox) if e.name.endswith(".json") and not e.name.startswith("."))
@@ -28,7 +31,7 @@ def ingest_inbox(store: Store) -> list[str]:
             except StoreError as e:
                 notes.append(f"{e}; set aside as '{_set_aside(path)}'")
         if records:
-            with store.write():
+            with store.write(patience):
                 for _, record in records:
                     insert(store, record)
             for path, _ in records:  # only now: what is committed may go

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit.errors import StoreError, did_you_mean
-from benchkit.store.database import Store
+from benchkit.store.connection import BRIEFLY, patiently
+from benchkit.store.database import Store, has_journal
 
 _READING = {
     sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE, sqlite3.SQLITE_FUNCTION,
@@ -43,7 +44,7 @@ def ask(store: Store, sql: str) -> Iterator[Answer]:
     connection = _connect(store, refused)
     try:
         with _explained(connection, refused):
-            cursor = connection.execute(sql)
+            cursor = patiently(store.path, lambda: connection.execute(sql))
             if cursor.description is None:
                 raise StoreError('this is no query: write a SELECT, as in "SELECT * FROM results"')
             yield Answer(tuple(d[0] for d in cursor.description), iter(cursor))
@@ -53,9 +54,9 @@ def ask(store: Store, sql: str) -> Iterator[Answer]:
 
 def _connect(store: Store, refused: list[str]) -> sqlite3.Connection:
     uri = f"{store.path.absolute().as_uri()}?mode=ro"
-    if not store.writable and not store.path.with_name(store.path.name + "-wal").exists():
+    if not store.writable and not has_journal(store.path):
         uri += "&immutable=1"  # as in database.py: its write-ahead log cannot be made in a folder that is read-only
-    connection = sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+    connection = sqlite3.connect(uri, uri=True, timeout=BRIEFLY, isolation_level=None)
 
     def authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
         allowed = action in _READING

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from benchkit.report import Cell, Report, seal
+from benchkit.report import Cell, Report
+from benchkit.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.claims import Owner, claim
 from benchkit.store.connection import StoreBusy

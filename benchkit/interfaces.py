@@ -91,6 +91,7 @@ class Task(Component, ABC):
 
     kind: ClassVar[TaskKind]
     modality: ClassVar[Modality]
+    """A class whose files decide makes it a property, which is asked for as early as `ids`."""
     metrics: ClassVar[tuple[str, ...]]
     """Names from benchkit.metrics, the primary one first."""
     published: ClassVar[tuple[Published, ...]] = ()

@@ -9,10 +9,10 @@ import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from benchkit.errors import BenchkitError, SpecError, did_you_mean
-from benchkit.interfaces import Backbone
+from benchkit.interfaces import Backbone, Modality
 from benchkit.plugins import Catalog, discover
 from benchkit.report import Cell
 from benchkit.spec import Spec, resolve
@@ -91,8 +91,9 @@ def make_plan(grids: Sequence[Grid], store: Store | None, catalog: Catalog | Non
         tasks = [resolver("task", t) for t in grid.task]
         models = [resolver("model", m) for m in grid.model]
         classifiers = [resolver("classifier", c) for c in grid.classifier]
+        modality = {t: _modality(task) for t, task in tasks}
         for (t, task), (m, model), (c, classifier) in itertools.product(tasks, models, classifiers):
-            _check_fit(task, model, classifier)
+            _check_fit(task, modality[t], model, classifier)
             for n, s in itertools.product(grid.n_train, grid.seed):
                 seen.setdefault(Cell(t, m, c, n, s), (task, model, classifier))
     planned = _look_up(store, seen)
@@ -171,10 +172,18 @@ class _Resolver:
             return resolve("scorer", text, self.catalog)
 
 
-def _check_fit(task: Spec, model: Spec, classifier: Spec) -> None:
-    if task.cls.modality not in model.cls.modalities:
+def _modality(task: Spec) -> Modality:
+    """Of the class, or where the files decide, of the task itself. Raises DataError for files that do not say."""
+    found: Modality | property = task.cls.modality
+    if isinstance(found, property):
+        found = task.build().modality
+    return cast(Modality, found)
+
+
+def _check_fit(task: Spec, modality: Modality, model: Spec, classifier: Spec) -> None:
+    if modality not in model.cls.modalities:
         takes = " or ".join(model.cls.modalities)
-        raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {task.cls.modality}")
+        raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {modality}")
     if task.cls.kind == "traits":
         if classifier.kind != "scorer":
             raise BenchkitError(f"task '{task.name}' is a trait task, which takes a scorer, not '{classifier.name}'")

@@ -1,0 +1,92 @@
+"""traits: binary traits of your own images or recordings."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from benchkit.errors import DataError
+from benchkit.fingerprint import fingerprint, fingerprint_path
+from benchkit.interfaces import Example, Task
+from benchkit.media import Audio, Image
+from benchkit.spec import param
+from benchkit_traits.table import IMAGES, RECORDINGS, SPLITS, Part, Table, read
+
+TABLE = "traits.csv"
+MEDIA = tuple("**/*." + "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c in s) for s in (*IMAGES, *RECORDINGS))
+"""The suffixes in capitals or not."""
+
+
+@dataclass(frozen=True)
+class TraitsParams:
+    root: Path = param(place=(TABLE, *MEDIA), help="folder of images or recordings")
+    table: Path | None = param(None, help="CSV with path, split and one column of 0 and 1 a trait (none: traits.csv)")
+    ignore: tuple[str, ...] = param((), help="columns of the table that are no traits")
+
+    def __post_init__(self) -> None:
+        if not self.root.is_dir():
+            raise DataError(f"root='{self.root}' is no folder")
+        if not self.csv.is_file():
+            raise DataError(
+                f"there is no '{self.csv}': write a table with the columns path, split (train or test) and one of 0 "
+                "and 1 for each trait, or name another with table=FILE"
+            )
+
+    @property
+    def csv(self) -> Path:
+        return self.table or self.root / TABLE
+
+
+class Traits(Task):
+    """Splits are `train` and `test`, as the table says; classes are the traits, in the order of its columns.
+
+    An example's id is its path in the folder, or what the table's column `id` says. `published` is empty: the data is
+    yours.
+    """
+
+    Params = TraitsParams
+    params: TraitsParams
+    kind = "traits"
+    metrics = ("cmap", "ap_q05", "ap_q95")
+
+    @property
+    def modality(self) -> str:  # of the files
+        return self._table.modality
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self._table.traits
+
+    def ids(self, split: str) -> Sequence[str]:
+        return self._part(split).ids
+
+    def labels(self, split: str) -> UInt8[np.ndarray, "N T"]:
+        return self._part(split).labels
+
+    def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
+        part, medium = self._part(split), Image if self.modality == "image" else Audio
+        for i in indices:
+            yield Example(int(i), part.ids[i], medium(self.params.root / part.paths[i]))
+
+    def fingerprint(self) -> str:
+        return fingerprint([self._media, fingerprint_path(self.params.csv)])
+
+    def media_key(self, split: str) -> str:
+        """Traits that are left out change no media."""
+        return f"traits@{self.version}/{split}/{self._media}/{fingerprint(self._part(split).paths)}"
+
+    @cached_property
+    def _media(self) -> str:
+        return fingerprint_path(self.params.root, MEDIA)
+
+    @cached_property
+    def _table(self) -> Table:
+        return read(self.params.root, self.params.csv, self.params.ignore)
+
+    def _part(self, split: str) -> Part:
+        if split not in SPLITS:
+            raise DataError(f"traits has no split '{split}': it has {' and '.join(SPLITS)}")
+        return self._table.parts[split]

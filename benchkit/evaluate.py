@@ -1,7 +1,6 @@
 """From test scores to a sealed report: metrics, chance, checks, predictions, environment."""
 
 import hashlib
-import json
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from benchkit.files import write_atomic
 from benchkit.fitting import Result
 from benchkit.interfaces import Published
 from benchkit.jobdata import JobData
+from benchkit.predictions import as_parquet
 from benchkit.progress import Progress
 from benchkit.report import Artifact, Cell, Check, Report
 from benchkit.sealing import seal
@@ -191,27 +191,8 @@ def _positives(labels: np.ndarray, n_classes: int) -> Int[np.ndarray, " C"]:
 def _write_predictions(
     side: Path, name: str, scores: Float32[np.ndarray, "N C"], context: Context, classes: Sequence[str]
 ) -> Artifact:
-    """Every test example's id, fold, label and scores as Parquet, written whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    labels = context.labels
-    if labels.ndim == 1:
-        truth = pa.array(labels, pa.int64())
-    else:
-        truth = pa.array([np.flatnonzero(row).tolist() for row in labels], pa.list_(pa.int32()))
-    flat = pa.array(np.ascontiguousarray(scores).reshape(-1), pa.float32())
-    table = pa.table(
-        {
-            "id": pa.array(context.ids, pa.string()),
-            "fold": pa.array(context.folds, pa.int32()),
-            "label": truth,
-            "scores": pa.FixedSizeListArray.from_arrays(flat, scores.shape[1]),
-        }
-    ).replace_schema_metadata({"classes": json.dumps(list(classes)), "run": name})
-    sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd")
-    data = sink.getvalue().to_pybytes()
+    """Every test example's id, fold, label and scores, written whole or not at all."""
+    data = as_parquet(context.ids, context.folds, context.labels, scores, classes, name)
     path = f"predictions/{name}.parquet"
     write_atomic(side / path, data)
     return Artifact("predictions", path, hashlib.sha256(data).hexdigest(), len(data))

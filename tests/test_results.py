@@ -18,6 +18,7 @@ import pytest
 
 import benchkit
 from benchkit.errors import BenchkitError, StoreError
+from benchkit.predictions import as_parquet
 from benchkit.report import Artifact, Cell, Metric, Report
 from benchkit.results import Results
 from benchkit.store import open_store
@@ -177,6 +178,30 @@ def test_predictions_are_the_arrays_that_were_scored(keep, labels: np.ndarray) -
         assert list(frame.label) == [CLASSES[c] for c in labels]
     else:
         assert [set(row) for row in frame.label] == [{CLASSES[c] for c in np.flatnonzero(row)} for row in labels]
+
+
+@pytest.mark.parametrize("labels", [MULTICLASS, MULTILABEL], ids=["multiclass", "multilabel"])
+def test_predictions_are_written_as_the_schema_describes_them(labels: np.ndarray) -> None:
+    """Unlabelled examples, names that are not ASCII, and scores that do not lie in one piece too."""
+    ids = ["", "Müsli", *(f"clip {i}" for i in range(2, 50))]
+    labels = np.where(np.arange(50) == 3, 0, labels.T).T.astype(labels.dtype)
+    data = as_parquet(ids, np.arange(50) // 10, labels, np.asfortranarray(SCORES), CLASSES, "r")
+    written, plain = pq.read_table(pa.BufferReader(data)), pq.read_table(pa.BufferReader(parquet(labels)))
+    assert written.schema.remove_metadata() == plain.schema.remove_metadata()
+    assert written.drop_columns("id").equals(plain.drop_columns("id"))
+    assert written["id"].to_pylist() == ids
+    assert written.schema.metadata == {b"classes": json.dumps(CLASSES).encode(), b"run": b"r"}
+    written.validate(full=True)
+
+
+def test_writing_predictions_imports_no_pandas() -> None:
+    program = (
+        "import sys, numpy as np; from benchkit.predictions import as_parquet; "
+        "as_parquet(['a'], np.zeros(1, np.int32), np.eye(1, 2, dtype='u1'), np.eye(1, 2, dtype='f4'), 'ab', 'r'); "
+        "print('pyarrow' in sys.modules, 'pandas' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
 
 
 def test_predictions_that_are_missing_or_altered_are_never_used(keep, tmp_path: Path) -> None:

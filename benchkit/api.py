@@ -17,7 +17,7 @@ from benchkit.progress import Progress, Silent
 from benchkit.report import Cell, Report
 from benchkit.results import Results
 from benchkit.store import Store, open_store, side_folder, store_path
-from benchkit.store.claims import Owner, heartbeat
+from benchkit.store.claims import Owner, heartbeat, release_dead
 
 
 class RunFailed(BenchkitError):
@@ -78,6 +78,7 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
     if not settings.db.exists():
         make_plan(grids, None)  # a mistyped name must not leave an empty registry behind
     with open_store(settings.db) as store:
+        release_dead(store)
         before = plan = make_plan(grids, store)
         outcomes: list[Outcome] = []
         force = settings.force
@@ -94,6 +95,7 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
                 time.sleep(1.0)
             force = False
             store.refresh()
+            release_dead(store)
             plan = make_plan(grids, store)
 
 

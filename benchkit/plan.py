@@ -18,6 +18,7 @@ from benchkit.report import Cell
 from benchkit.spec import Spec, resolve
 from benchkit.store.claims import Owner, alive
 from benchkit.store.database import Store
+from benchkit.store.leases import sightings
 
 State = Literal["done", "claimed", "todo"]
 T = TypeVar("T")
@@ -219,6 +220,7 @@ def _look_up(store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]]) -> 
     store.execute("CREATE TEMP TABLE wanted (i INTEGER PRIMARY KEY, task, model, classifier, n_train, seed)")
     store.many("INSERT INTO temp.wanted VALUES (?, ?, ?, ?, ?, ?)", ((i, *cell) for i, cell in enumerate(seen)))
     owners: dict[str, bool] = {}
+    noted = sightings(store)
     planned = []
     rows: Iterable[Any] = store.execute(_QUERY)
     for (cell, specs), (_, run, finished, value, metric, token, *claim) in zip(seen.items(), rows, strict=True):
@@ -228,7 +230,7 @@ def _look_up(store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]]) -> 
         if token is not None:
             owner, claimed_at, heartbeat_at = Owner(token, *claim[:4]), claim[4], claim[5]
             if token not in owners:
-                owners[token] = alive(owner, heartbeat_at)
+                owners[token] = alive(owner, heartbeat_at, noted.get(token))
             if owners[token]:
                 planned.append(Planned(cell, *specs, "claimed", since=claimed_at, owner=str(owner)))
                 continue

@@ -1,7 +1,7 @@
 """Claims: who computes a cell right now. A claim ends with its owner, not after some days.
 
 An owner is a process. On this host it is alive while a process of its pid and start time is; elsewhere while it renews
-its heartbeat.
+its heartbeat (benchkit.store.leases).
 """
 
 import os
@@ -11,21 +11,17 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 
 import psutil
 
 from benchkit.errors import StoreError
 from benchkit.report import Cell
+from benchkit.store import leases
 from benchkit.store.database import Store, open_store
 from benchkit.store.ingest import ingest_inbox
 from benchkit.store.insert import CELL
+from benchkit.store.leases import Sighting, expired, note, sightings
 from benchkit.times import now
-
-HEARTBEAT = 30.0
-"""Seconds between two renewals."""
-LEASE = 600.0
-"""Seconds without a renewal after which the claim of another host is given up: clocks may differ by minutes."""
 
 
 @dataclass(frozen=True)
@@ -58,17 +54,17 @@ def claim(store: Store, cells: Sequence[Cell], owner: Owner, *, force: bool = Fa
 
     force: cells that are done are claimed too (they are to be computed again).
     """
-    got = []
     release_dead(store)
     ingest_inbox(store)  # after that: whatever a dead owner has sealed is done, not to do
+    who = (owner.token, owner.host, owner.pid, owner.process_started, owner.slurm_job)
+    got = []
     with store.write():
         stamp = now()
         for cell in cells:
             if not force and store.execute(f"SELECT 1 FROM runs WHERE current AND {CELL}", cell).fetchone():
                 continue
             made = store.execute(
-                "INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*cell, owner.token, owner.host, owner.pid, owner.process_started, owner.slurm_job, stamp, stamp),
+                "INSERT OR IGNORE INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*cell, *who, stamp, stamp)
             )
             if made.rowcount == 1:
                 got.append(cell)
@@ -85,25 +81,54 @@ def release(store: Store, owner: Owner, cells: Iterable[Cell] | None = None) -> 
 
 
 def release_dead(store: Store) -> int:
-    """Deletes the claims whose owner is gone; how many."""
-    owners = store.execute(
-        "SELECT owner, host, pid, process_started, slurm_job, max(heartbeat_at) FROM claims GROUP BY owner"
-    )
-    gone = [o[0] for o in owners.fetchall() if not alive(Owner(*o[:5]), o[5])]
-    if not gone:
+    """Deletes the claims whose owner is gone, and notes the heartbeats of those on other hosts; how many were deleted."""
+    seen = sightings(store)
+    gone, far = [], {}
+    for owner, beat in owners(store):
+        if not alive(owner, beat, seen.get(owner.token)):
+            gone.append(owner.token)
+        elif _known_here(owner) is None and (owner.token not in seen or seen[owner.token].heartbeat_at != beat):
+            far[owner.token] = beat
+    if not gone and not far:
         return 0
     with store.write():
-        return sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in gone)
+        deleted = sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in gone)
+        note(store, far)
+    return deleted
 
 
-def alive(owner: Owner, heartbeat_at: str) -> bool:
-    """Whether the owner may still be computing."""
-    if owner.host == platform.node():
-        try:
-            return abs(psutil.Process(owner.pid).create_time() - owner.process_started) < 1.0
-        except psutil.NoSuchProcess:
-            return False
-    return datetime.now(UTC) - datetime.fromisoformat(heartbeat_at) < timedelta(seconds=LEASE)
+def owners(store: Store) -> list[tuple[Owner, str]]:
+    """Who has claims, and the newest heartbeat of each."""
+    rows = store.execute(
+        "SELECT owner, host, pid, process_started, slurm_job, max(heartbeat_at) FROM claims GROUP BY owner"
+    )
+    return [(Owner(*row[:5]), row[5]) for row in rows.fetchall()]
+
+
+def alive(owner: Owner, heartbeat_at: str, sighting: Sighting | None = None) -> bool:
+    """Whether the owner may still be computing.
+
+    heartbeat_at: what its claims say. sighting: what this host has noted of it (benchkit.store.leases).
+    """
+    known = _known_here(owner)
+    return known if known is not None else not expired(heartbeat_at, sighting)
+
+
+def _known_here(owner: Owner) -> bool | None:
+    """Whether the owner is alive; None where this host cannot know."""
+    if owner.host != platform.node():
+        return None
+    try:
+        process = psutil.Process(owner.pid)
+        started, zombie = process.create_time(), process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    if zombie:
+        return False
+    if abs(started - owner.process_started) < 1.0:
+        return True
+    # Another process has its number now, or it is the same and the clock was set, which its start is reckoned from.
+    return False if owner.pid == os.getpid() else None
 
 
 @contextmanager
@@ -112,7 +137,7 @@ def heartbeat(store: Store, owner: Owner) -> Iterator[None]:
     stop = threading.Event()
 
     def beat() -> None:
-        while not stop.wait(HEARTBEAT):
+        while not stop.wait(leases.HEARTBEAT):
             try:
                 with open_store(store.path, ingest=False) as mine, mine.write():
                     mine.execute("UPDATE claims SET heartbeat_at = ? WHERE owner = ?", (now(), owner.token))

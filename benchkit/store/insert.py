@@ -12,6 +12,10 @@ from benchkit.store.database import Store
 from benchkit.times import now
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
+_CURRENT = f"""
+SELECT runs.id, finished_at, host FROM runs JOIN environments ON environments.id = environment_id
+WHERE current AND {CELL}
+"""
 
 
 def insert(store: Store, record: Sealed) -> bool:
@@ -26,16 +30,17 @@ def insert(store: Store, record: Sealed) -> bool:
 def insert_report(store: Store, report: Report) -> bool:
     """Inserts one report inside the caller's transaction; False where it is there already.
 
-    The newest report of a cell is its current one; older ones stay as history. The cell's claim ends with it,
-    and its failures are forgotten.
+    The last report of a cell to come in is its current one: whoever computes a cell again has taken in the earlier
+    report first, and hosts' clocks may differ. Of reports from one host the one that finished last is. The others stay
+    as history. The cell's claim ends with its report, and its failures are forgotten.
     """
     if store.execute("SELECT 1 FROM runs WHERE uuid = ?", (report.uuid,)).fetchone():
         return False
     cell = tuple(report.cell)
-    newest = store.execute(f"SELECT id, finished_at FROM runs WHERE current AND {CELL}", cell).fetchone()
-    current = newest is None or newest[1] <= report.finished_at
-    if newest and current:
-        store.execute("UPDATE runs SET current = 0 WHERE id = ?", (newest[0],))
+    other = store.execute(_CURRENT, cell).fetchone()
+    current = other is None or other[2] != report.environment.host or other[1] <= report.finished_at
+    if other and current:
+        store.execute("UPDATE runs SET current = 0 WHERE id = ?", (other[0],))
     checks = [asdict(c) for c in report.checks]
     if conflict := _fingerprint_conflict(store, report):
         checks.append({"name": "fingerprint", "status": "warn", "summary": conflict, "details": {}})

@@ -124,6 +124,14 @@ WHERE current;
 """
 
 _V2 = """
+CREATE TABLE sightings (
+    owner TEXT NOT NULL,
+    observer TEXT NOT NULL,
+    heartbeat_at TEXT NOT NULL,
+    seen_s REAL NOT NULL,
+    PRIMARY KEY (owner, observer)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE failures (
     task TEXT NOT NULL,
     model TEXT NOT NULL,

@@ -153,6 +153,17 @@ class Claim(Base):
         primary_key = CompositeKey("task", "model", "classifier", "n_train", "seed")
 
 
+class Sighting(Base):
+    owner = TextField()
+    observer = TextField()
+    heartbeat_at = TextField()
+    seen_s = FloatField()
+
+    class Meta:
+        table_name = "sightings"
+        primary_key = CompositeKey("owner", "observer")
+
+
 class Failure(Base):
     task = TextField()
     model = TextField()
@@ -261,6 +272,6 @@ class DiagnosisPoint(Base):
 
 
 MODELS: tuple[type[Base], ...] = (
-    Environment, Run, Metric, ClassMetric, Check, Artifact, Claim, Failure, Submission, Conflict, Training,
+    Environment, Run, Metric, ClassMetric, Check, Artifact, Claim, Sighting, Failure, Submission, Conflict, Training,
     TrainingMetric, Diagnosis, DiagnosisPoint,
 )  # fmt: skip

@@ -81,7 +81,7 @@ def release(store: Store, owner: Owner, cells: Iterable[Cell] | None = None) -> 
 
 
 def release_dead(store: Store) -> int:
-    """Deletes the claims whose owner is gone, and notes the heartbeats of those on other hosts; how many were deleted."""
+    """Deletes the claims whose owner is gone: how many. Notes the heartbeats of those on other hosts."""
     seen = sightings(store)
     gone, far = [], {}
     for owner, beat in owners(store):

@@ -1,7 +1,14 @@
 """Fits the cells of a job and scores its test examples: probes on pooled features one after another; probes on tokens,
-and likewise probes that train the backbone, together in a single pass over the test split, whose tokens (and
-preprocessed examples) are never stored."""
+and likewise probes that train the backbone, in passes over the test split, whose tokens (and preprocessed examples) are
+never stored.
 
+A fitted probe is worth nothing to whoever kills the job before the next pass. A pass for each probe would compute the
+test split's tokens as often as there are probes; a single one for all would put hours of fitting at stake. So a pass is
+made whenever the fits that wait for it have taken as long as it will take. Passes then cost at most as much as the
+fits, beyond the one that there must be, and a kill costs at most one probe's fits, or fits worth less than a pass.
+"""
+
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -52,29 +59,47 @@ def fit_pooled(probe: Probe, data: JobData) -> Iterator[Result]:
 
 
 def fit_streamed(needs: Needs, probes: Sequence[Probe], data: JobData) -> Iterator[tuple[Spec, Result]]:
-    """All cells of all probes with these `needs`: fitted on the training rows that were kept for them, then scored in
-    one pass over the test rows."""
-    fitted: list[tuple[Spec, Cell, Fits, Fits | None]] = []
-    total = sum(len(p.cells) for p in probes)
-    with data.progress.step("fine-tune" if needs == "raw" else f"fit on {needs}", total, "cells") as step:
-        for p in probes:
-            for cell, fits in _fit(p.classifier, list(p.cells), data):
-                again = _shuffled(p.classifier, cell, data) if data.options.shuffled else None
-                fitted.append((p.spec, cell, fits, again))
+    """All cells of all probes with these `needs`: fitted on the training rows that were kept for them, one probe after
+    another, and scored in as few passes over the test rows as the above allows."""
+    waiting: list[_Waiting] = []
+    began = time.monotonic()
+    for i, probe in enumerate(probes, 1):
+        with data.progress.step(f"fit {probe.spec.canonical}", len(probe.cells), "cells") as step:
+            for cell, fits in _fit(probe.classifier, list(probe.cells), data):
+                again = _shuffled(probe.classifier, cell, data) if data.options.shuffled else None
+                waiting.append(_Waiting(probe.spec, cell, fits, again))
                 step.advance()
-    data.kept.pop(needs, None)  # what is left to do needs it no more, and it is large
-    ready = [f for _, _, *both in fitted for f in both if isinstance(f, list)]
+        if i == len(probes):
+            data.kept.pop(needs, None)  # what is left to do needs it no more, and it is large
+        elif time.monotonic() - began < data.pass_seconds(needs):
+            continue
+        yield from _scored(needs, waiting, data)
+        waiting, began = [], time.monotonic()
+
+
+@dataclass(frozen=True)
+class _Waiting:
+    """A cell that is fitted, and not scored yet. again: fitted on permuted labels too, where that was asked for."""
+
+    spec: Spec
+    cell: Cell
+    fits: Fits
+    again: Fits | None
+
+
+def _scored(needs: Needs, waiting: Sequence[_Waiting], data: JobData) -> Iterator[tuple[Spec, Result]]:
+    ready = [f for w in waiting for f in (w.fits, w.again) if isinstance(f, list)]
     scored = iter(_score_streamed(needs, ready, data) if ready else [])
-    for spec, cell, fits, again in fitted:
-        if isinstance(fits, BenchkitError):
-            yield spec, Result(cell, fits)
+    for w in waiting:
+        if isinstance(w.fits, BenchkitError):
+            yield w.spec, Result(w.cell, w.fits)
             continue
         scores = next(scored)
-        permuted = next(scored) if isinstance(again, list) else None
-        if isinstance(again, BenchkitError):
-            yield spec, Result(cell, again)
+        permuted = next(scored) if isinstance(w.again, list) else None
+        if isinstance(w.again, BenchkitError):
+            yield w.spec, Result(w.cell, w.again)
         else:
-            yield spec, Result(cell, scores, _record(fits), permuted)
+            yield w.spec, Result(w.cell, scores, _record(w.fits), permuted)
 
 
 def _result(cell: Cell, fits: Fits, score: Any, classifier: Classifier, data: JobData) -> Result:
@@ -160,8 +185,7 @@ def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -
                 x = batch.values[here]
                 for fits, scores in zip(all_fits, per_fold, strict=True):
                     scores[k][there] = fits[k].scores(x)
-        lost = wanted[~seen[wanted]]
-        data.bad[split] |= dict.fromkeys(lost.tolist(), "does not decode")
+        data.lose(split, wanted[~seen[wanted]])
     keep = [data.valid(f.test_split)[f.test] for f in data.folds]
     return [np.concatenate([s[ok] for s, ok in zip(scores, keep, strict=True)]) for scores in per_fold]
 

@@ -18,6 +18,9 @@ from benchkit.progress import Progress
 from benchkit.report import Cell, Report
 from benchkit.spec import Spec, resolve
 
+SOON = 60.0
+"""Seconds: where the test split's tokens take less, probes on pooled features get a pass of their own, and first."""
+
 
 @dataclass(frozen=True)
 class JobOptions:
@@ -106,16 +109,13 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
     if not any(probes.values()):
         return outcomes
     data.extract_train({needs: [cell for p in group for cell in p.cells] for needs, group in probes.items()})
-    streamed = [
-        found for needs, group in probes.items() if needs != "pooled" for found in fit_streamed(needs, group, data)
-    ]
-    data.extract_test()
-    context.look_at(data)
+    pooled = probes.pop("pooled", [])
 
     def finish(spec: Spec, result: Result) -> None:
         if isinstance(result.scores, BenchkitError):
             outcomes.append(Outcome(result.cell, error=str(result.scores)))
             return
+        look()
         try:
             outcome = evaluate_cell(spec, result, data, context, progress)
         except BenchkitError as e:
@@ -124,13 +124,25 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         if outcome.report:
             sealed(outcome.report)
 
-    for spec, result in streamed:
-        finish(spec, result)
-    for probe in probes.get("pooled", []):
-        with progress.step(f"fit {probe.spec.canonical}", len(probe.cells), "cells") as step:
-            for result in fit_pooled(probe, data):
-                finish(probe.spec, result)
-                step.advance()
+    def look() -> None:
+        """Once the test split's pooled features are there, the probes on them are never kept waiting."""
+        if data.tested:
+            return
+        data.extract_test()
+        context.look_at(data)
+        for probe in pooled:
+            with progress.step(f"fit {probe.spec.canonical}", len(probe.cells), "cells") as step:
+                for result in fit_pooled(probe, data):
+                    finish(probe.spec, result)
+                    step.advance()
+
+    if pooled and (data.test_is_cached() or data.pass_seconds("tokens") < SOON or "tokens" not in probes):
+        look()
+    for needs, group in sorted(probes.items(), reverse=True):  # the tokens' pass brings the pooled features too
+        for spec, result in fit_streamed(needs, group, data):
+            finish(spec, result)
+    if pooled:
+        look()
     return outcomes
 
 

@@ -1,5 +1,6 @@
 """What all cells of a job share: folds, labels, and the features of the rows that any of them needs."""
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from benchkit.errors import DataError, MediaError
-from benchkit.features import Features, Kept, Options, extract, extract_raw, extract_tokens, set_up
+from benchkit.features import Features, Kept, Options, extract, extract_raw, extract_tokens, is_cached, set_up
 from benchkit.interfaces import Backbone, Fold, Labels, Needs, Problem, Task
 from benchkit.progress import Progress
 from benchkit.report import Cell
@@ -40,6 +41,10 @@ class JobData:
     """By split, every row that some cell trains on."""
     bad: dict[str, dict[int, str]] = field(default_factory=dict)
     """By split, rows that do not decode, and why."""
+    token_seconds: float = 0.0
+    """What one example's tokens took."""
+    tested: bool = False
+    """The test rows' features are there, and what does not decode among them is known."""
 
     @staticmethod
     def open(task_spec: Spec, model_spec: Spec, options: "JobOptions", progress: Progress) -> "JobData":
@@ -99,6 +104,7 @@ class JobData:
                 if needs == "pooled":
                     continue
                 for split, wanted in self._drawn(group).items():
+                    began = time.monotonic()
                     kept = keep[needs](
                         self.task,
                         self.backbone,
@@ -108,6 +114,8 @@ class JobData:
                         self.progress,
                         self.key(split),
                     )
+                    if needs == "tokens":
+                        self.token_seconds = (time.monotonic() - began) / max(1, len(wanted))
                     self.kept.setdefault(needs, {})[split] = kept
                     self._note(split, kept.skipped)
             for split, wanted in self.train_rows.items():
@@ -126,9 +134,34 @@ class JobData:
 
     def extract_test(self) -> None:
         """Features of every test row, beside those that are there."""
-        for split in {f.test_split for f in self.folds}:
-            rows = {int(r) for f in self.folds if f.test_split == split for r in f.test}
+        for split, rows in self._test_rows().items():
             self._extract(split, (rows | self.train_rows.get(split, set())) - set(self.bad[split]))
+        self.tested = True
+
+    def test_is_cached(self) -> bool:
+        """Whether `extract_test` has nothing to compute."""
+        return all(
+            is_cached(self.task, self.backbone, s, _array(rows - set(self.bad[s])), self.key(s), self.extraction(s))
+            for s, rows in self._test_rows().items()
+        )
+
+    def pass_seconds(self, needs: Needs) -> float:
+        """About how long it takes to have what these probes need of all test rows. For those that train the backbone
+        that is little beside the scoring, for which each trained backbone has to run."""
+        return self.token_seconds * sum(map(len, self._test_rows().values())) if needs == "tokens" else 0.0
+
+    def lose(self, split: str, rows: Int[np.ndarray, " n"]) -> None:
+        """Notes that test rows do not decode. Raises MediaError where they did before: results would not be of the same
+        test rows."""
+        if len(rows) and self.tested:
+            raise MediaError(f"{len(rows)} examples of split '{split}' decoded at first, and do not any more")
+        self.bad[split] |= dict.fromkeys(rows.tolist(), "does not decode")
+
+    def _test_rows(self) -> dict[str, set[int]]:
+        rows: dict[str, set[int]] = {}
+        for fold in self.folds:
+            rows.setdefault(fold.test_split, set()).update(fold.test.tolist())
+        return rows
 
     def pooled(self, split: str, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
         return np.asarray(self.features[split].pooled[rows])

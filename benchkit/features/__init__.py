@@ -7,6 +7,7 @@ from benchkit.features.pipeline import (
     Options,
     cache_key,
     extract,
+    is_cached,
     set_up,
 )
 from benchkit.features.raw import RawBatch, extract_raw, stream_raw
@@ -15,5 +16,6 @@ from benchkit.features.tokens import TokenBatch, extract_tokens, stream_tokens
 
 __all__ = [
     "FEATURES_VERSION", "CacheEntry", "Features", "Kept", "Options", "RawBatch", "TokenBatch", "Verdict", "cache_key",
-    "extract", "extract_raw", "extract_tokens", "ls", "prune", "set_up", "stream_raw", "stream_tokens", "verify",
+    "extract", "extract_raw", "extract_tokens", "is_cached", "ls", "prune", "set_up", "stream_raw", "stream_tokens",
+    "verify",
 ]  # fmt: skip

@@ -119,6 +119,14 @@ def extract(
     return _features(stored, run, rows, n)
 
 
+def is_cached(
+    task: Task, backbone: Backbone, split: str, rows: Int[np.ndarray, " n"], key: Mapping[str, str], options: Options
+) -> bool:
+    """Whether the cache says that it has all of these rows; what it says is proved only when `extract` reads them."""
+    entry = Entry.of(options.cache, cache_key(task, split, key, set_up(backbone, options.device)), len(task.ids(split)))
+    return entry.dim is not None and entry.claimed(rows) == len(rows)
+
+
 def cache_key(task: Task, split: str, key: Mapping[str, str], weights: str) -> dict[str, Any]:
     """The whole key of a cache entry, as JSON takes it."""
     return {

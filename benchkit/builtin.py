@@ -36,5 +36,10 @@ def benchkit_classifiers() -> dict[str, Entry]:
 @hookimpl
 def benchkit_scorers() -> dict[str, Entry]:
     return {
-        "random": Entry("activation vectors drawn at random, or random directions", "benchkit.scorers.random:Random")
+        "random": Entry("activation vectors drawn at random, or random directions", "benchkit.scorers.random:Random"),
+        "kmeans": Entry("centres of mini-batch k-means, seeded by k-means++", "benchkit.scorers.kmeans:KMeans"),
+        "pca": Entry("projections on the principal components", "benchkit.scorers.pca:PCA"),
+        "fitted": Entry(
+            "a scorer that `benchkit activations fit` wrote, from its file", "benchkit.scorers.saved:Saved"
+        ),
     }

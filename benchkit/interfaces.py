@@ -332,6 +332,14 @@ class Scorer(Component, ABC):
     def n_prototypes(self) -> int:
         """K."""
 
+    @property
+    def point(self) -> str | None:
+        """Where the activations it wants come from: a name of `Backbone.points()`; None: the backbone's own tokens.
+
+        By default its parameter `point`, where it has one.
+        """
+        return getattr(self.params, "point", None)
+
     @abstractmethod
     def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
         """Fits on a stream of mini-batches of activation vectors."""

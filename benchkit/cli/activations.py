@@ -1,4 +1,4 @@
-"""benchkit activations record, ls."""
+"""benchkit activations record, ls, fit."""
 
 import sys
 from enum import Enum
@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
     group = typer.Typer(
         help="Activations inside a backbone: recorded into files, for scorers and autoencoders.", no_args_is_help=True
     )
-    for command in (record, ls):
+    for command in (record, ls, fit):
         group.command(command.__name__)(command)
     app.add_typer(group, name="activations")
 
@@ -70,6 +70,31 @@ def ls(
         if problems:
             raise StoreError(f"{len(problems)} files of '{folder}' are damaged: remove their point's folder, record it")
         print(f"{len(recording.points)} points, every file as it was written", file=sys.stderr)
+
+
+def fit(
+    scorer: Annotated[str, typer.Option(help="What is fitted, as in 'kmeans,k=512'.")],
+    on: Annotated[Path, typer.Option(help="Folder of a recording.")],
+    to: Annotated[Path, typer.Option(help="The file to write (safetensors); 'fitted:FILE' is the scorer then.")],
+    point: Annotated[
+        str | None, typer.Option(help="Of the recording (default: the scorer's, or its only one).")
+    ] = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the recording.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order and of all that is drawn.")] = 0,
+    all_tokens: Annotated[bool, typer.Option("--all-tokens", help="Fit on class tokens and registers, too.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    batch_size: Annotated[int, typer.Option(min=1, help="Vectors at a time.")] = 8192,
+) -> None:
+    """Fits a scorer on recorded activations and writes it with the record of the fit."""
+    from benchkit.activations import fit as fitted
+    from benchkit.environment import resolve_device
+    from benchkit.progress import for_stream
+
+    made = fitted(
+        scorer, on, to, point=point, patches=not all_tokens, epochs=epochs, seed=seed, device=resolve_device(device),
+        batch_size=batch_size, progress=for_stream(sys.stderr),
+    )  # fmt: skip
+    print(f"{made.n_prototypes:,} prototypes: use them as the scorer 'fitted:{to}'")
 
 
 def _show(points: list[Any]) -> None:

@@ -65,6 +65,18 @@ class TestRandomScorerByDefault(ScorerSuite):
     n_vectors = 9000  # it has more prototypes than the suite has vectors
 
 
+class TestRandomDirections(ScorerSuite):
+    spec = "random,k=64,variant=directions,similarity=dot"
+
+
+class TestKMeans(ScorerSuite):
+    spec = "kmeans,k=40"
+
+
+class TestPCA(ScorerSuite):
+    spec = "pca,k=20,signs=both,whiten=true"
+
+
 class TestDigits(TaskSuite):
     spec = "digits"
 

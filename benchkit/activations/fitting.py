@@ -1,0 +1,70 @@
+"""Fitting a scorer on a recording."""
+
+from pathlib import Path
+from typing import Any
+
+from benchkit.activations.recording import Recording
+from benchkit.errors import BenchkitError, SpecError
+from benchkit.interfaces import Scorer
+from benchkit.progress import Progress, Silent
+from benchkit.scorers.saved import as_point, save_scorer
+from benchkit.spec import resolve
+
+BATCH = 8192
+
+
+def fit(
+    scorer: str,
+    on: Path,
+    to: Path,
+    *,
+    point: str | None = None,
+    patches: bool = True,
+    epochs: int = 1,
+    seed: int = 0,
+    device: str = "cpu",
+    batch_size: int = BATCH,
+    progress: Progress | None = None,
+) -> Scorer:
+    """Fits the scorer on vectors of a recording in random order, and saves it with the record of the fit.
+
+    point: of the recording; None is the one that the scorer's spec names, or the only one that there is. patches: leave
+    class tokens and registers out. Raises BenchkitError where the scorer's spec names another point.
+    """
+    progress = progress or Silent()
+    spec = resolve("scorer", scorer)
+    made: Scorer = spec.build()
+    recording = Recording.open(on)
+    wanted = point or made.point
+    chosen = recording[wanted] if wanted else recording.only
+    if hasattr(spec.params, "point"):
+        if made.point is None and chosen.point != "tokens":  # the scorer is of the point that it was fitted on
+            spec = resolve("scorer", f"{scorer},point={chosen.point}")
+            made = spec.build()
+        if made.point != as_point(chosen.point):
+            raise SpecError(f"scorer '{scorer}' is of point '{made.point}', and --point names '{chosen.point}'")
+    else:
+        raise BenchkitError(f"scorer '{spec.name}' is fitted already: it comes from a file")
+    statistics = chosen.patch_statistics if patches else chosen.statistics
+    statistics.require_finite(f"point '{chosen.point}' of '{on}'")
+    with progress.step(f"fit {spec.canonical}", epochs * chosen.vectors_of(patches=patches), "vectors") as step:
+
+        def counted() -> Any:
+            for batch in chosen.batches(batch_size, seed=seed, epochs=epochs, patches=patches):
+                yield batch
+                step.advance(len(batch))
+
+        made.fit(counted(), seed=seed, device=device)
+    save_scorer(
+        to,
+        made,
+        spec.canonical,
+        {
+            "task": chosen.task, "model": chosen.model, "point": chosen.point,
+            "data_fingerprint": chosen.metadata["data_fingerprint"],
+            "model_fingerprint": chosen.metadata["model_fingerprint"], "recording": chosen.fingerprint,
+            "patches": patches, "epochs": epochs, "seed": seed, "batch_size": batch_size,
+            "vectors": chosen.vectors_of(patches=patches), "params": spec.describe(),
+        },
+    )  # fmt: skip
+    return made

@@ -1,0 +1,97 @@
+"""k-means centres, against scikit-learn."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from sklearn.cluster import KMeans as Reference
+from sklearn.cluster import MiniBatchKMeans
+
+from benchkit.errors import FitError
+from benchkit.scorers.kmeans import KMeans, KMeansParams, assign, plus_plus, step
+
+
+def blobs(n: int = 12_000, k: int = 20, dim: int = 6, offset: float = 0.0) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    centres = 4 * rng.standard_normal((k, dim))
+    return (centres[rng.integers(0, k, n)] + rng.standard_normal((n, dim)) + offset).astype(np.float32)
+
+
+def stream(x: np.ndarray, size: int = 500) -> Iterator[np.ndarray]:
+    yield from (x[i : i + size] for i in range(0, len(x), size))
+
+
+def inertia(x: np.ndarray, centres: np.ndarray) -> float:
+    wide = x.astype(np.float64)
+    return float(((wide[:, None] - centres[None]) ** 2).sum(-1).min(1).mean())
+
+
+def fitted(x: np.ndarray, **given) -> KMeans:
+    scorer = KMeans(KMeansParams(**given))
+    scorer.fit(stream(x), seed=0)
+    return scorer
+
+
+@pytest.mark.parametrize("offset", [0.0, 500.0])
+def test_centres_are_as_good_as_those_of_scikit_learn(offset: float) -> None:
+    x = blobs(offset=offset)
+    ours = inertia(x, fitted(x, k=40).tensors()["prototypes"])
+    theirs = MiniBatchKMeans(40, batch_size=500, n_init=1, max_iter=1, random_state=0).fit(x.astype(np.float64))
+    assert ours < 1.03 * inertia(x, theirs.cluster_centers_)
+    best = Reference(40, n_init=3, random_state=0).fit(x.astype(np.float64))
+    assert ours < 1.10 * inertia(x, best.cluster_centers_)
+
+
+def test_a_centre_is_the_running_mean_of_what_was_assigned_to_it() -> None:
+    rng = np.random.default_rng(1)
+    centres, counts = torch.tensor([[0.0, 0.0], [10.0, 10.0]]), torch.zeros(2)
+    near = rng.normal(0, 0.1, (3, 30, 2)).astype(np.float32)
+    for part in near:
+        step(torch.from_numpy(part), centres, counts, None)
+    np.testing.assert_allclose(centres[0].numpy(), near.reshape(-1, 2).mean(axis=0), atol=1e-6)
+    assert centres[1].tolist() == [10, 10]
+    assert counts.tolist() == [90, 0]
+
+
+def test_a_centre_that_nothing_is_assigned_to_gets_a_new_place() -> None:
+    x = torch.from_numpy(blobs(400, k=4))
+    centres, counts = torch.cat([x[:3], torch.full((1, 6), 1e3)]), torch.zeros(4)
+    step(x, centres, counts, torch.Generator().manual_seed(0))
+    assert abs(centres).max() < 100
+    assert counts.min() > 0
+
+
+def test_seeds_are_vectors_spread_over_the_groups() -> None:
+    x = np.concatenate([np.full((n, 2), c, np.float32) for n, c in ((5000, 0), (5, 10), (5, 20))])
+    seeds = plus_plus(torch.from_numpy(x), 3, torch.Generator().manual_seed(0))
+    assert sorted(seeds[:, 0].tolist()) == [0, 10, 20]
+
+
+def test_assignment_is_that_of_plain_distances() -> None:
+    x, c = blobs(300), blobs(17)[:17]
+    labels, squares = assign(torch.from_numpy(x), torch.from_numpy(c))
+    expected = ((x[:, None].astype(np.float64) - c[None]) ** 2).sum(-1)
+    np.testing.assert_array_equal(labels, expected.argmin(1))
+    np.testing.assert_allclose(squares, expected.min(1), rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("similarity", ["distance", "cosine", "dot"])
+def test_scores_are_the_similarity_that_was_asked_for(similarity: str) -> None:
+    x = blobs(2000, offset=100.0)
+    scorer = fitted(x, k=5, similarity=similarity)
+    wide, c = x[:50].astype(np.float64), scorer.tensors()["prototypes"].astype(np.float64)
+    expected = {
+        "distance": -((wide[:, None] - c[None]) ** 2).sum(-1),
+        "dot": wide @ c.T,
+        "cosine": (wide / np.linalg.norm(wide, axis=1, keepdims=True))
+        @ (c / np.linalg.norm(c, axis=1, keepdims=True)).T,
+    }[similarity]
+    np.testing.assert_allclose(scorer(x[:50]), expected, rtol=1e-3, atol=1e-2)
+
+
+def test_too_few_vectors_and_vectors_of_another_size_are_named() -> None:
+    with pytest.raises(FitError, match="k=30 centres need as many activations, and there are 12"):
+        fitted(blobs(12), k=30)
+    with pytest.raises(FitError, match="the activations have 5 dimensions, and the prototypes 6"):
+        fitted(blobs(100), k=3)(np.zeros((2, 5), np.float32))

@@ -1,0 +1,91 @@
+"""Scorers fitted on a recording, saved with their record, used again."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from benchkit.activations.fitting import fit
+from benchkit.activations.moments import Moments
+from benchkit.activations.recording import RecordedPoint
+from benchkit.activations.shards import Identity, ShardWriter
+from benchkit.errors import BenchkitError, SpecError, StoreError
+from benchkit.interfaces import Scorer
+from benchkit.spec import resolve
+
+
+@pytest.fixture(scope="session")
+def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Real activations of six clips at two points."""
+    from benchkit.activations import record
+
+    to = tmp_path_factory.mktemp("recorded") / "r"
+    task, model = f"esc50,root={shared / 'data' / 'esc10'}", f"bird-mae,path={shared / 'fixtures' / 'bird_mae_tiny'}"
+    record(task, model, ["blocks.1.norm2", "tokens"], to, split="clips", limit=6, workers=0)
+    return to
+
+
+@pytest.mark.parametrize("spec", ["random,k=40", "random,k=7,variant=directions", "kmeans,k=12", "pca,k=8,signs=both"])
+def test_a_scorer_scores_alike_after_it_was_saved(spec: str, recorded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scorer.safetensors"
+    fitted = fit(spec, recorded, path, point="blocks.1.norm2")
+    again: Scorer = resolve("scorer", f"fitted:{path}").build()
+    x = np.load(recorded / "blocks.1.norm2" / "00000.npy")[0].astype(np.float32)
+    np.testing.assert_array_equal(again(x), fitted(x))
+    assert again.n_prototypes == fitted.n_prototypes
+    assert (again.point, fitted.point) == ("blocks.1.norm2", "blocks.1.norm2")
+    with safe_open(path, framework="numpy") as f:
+        record = json.loads(f.metadata()["benchkit"])
+    assert record["scorer"].startswith(spec.split(",")[0])
+    assert "point=blocks.1.norm2" in record["scorer"]
+    assert record["model"].startswith("bird-mae,path=fp-")
+    assert record["vectors"] == 6 * 256
+
+
+def test_a_scorer_of_the_backbones_own_tokens_has_no_point(recorded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scorer.safetensors"
+    assert fit("random,k=5", recorded, path, point="tokens").point is None
+    assert resolve("scorer", f"fitted:{path}").build().point is None
+
+
+def test_its_spec_holds_a_fingerprint_of_the_file(recorded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    fit("random,k=5", recorded, path, point="tokens")
+    name = resolve("scorer", f"fitted:{path}").canonical
+    assert name.startswith("fitted:fp-")
+    moved = tmp_path / "b.safetensors"
+    path.rename(moved)
+    assert resolve("scorer", f"fitted:{moved}").canonical == name
+
+
+def test_what_does_not_go_together_is_refused(recorded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(SpecError, match=r"is of point 'blocks.1.norm2', and --point names 'tokens'"):
+        fit("random,k=5,point=blocks.1.norm2", recorded, path, point="tokens")
+    with pytest.raises(BenchkitError, match=r"has 2 points \(blocks.1.norm2, tokens\): say which"):
+        fit("random,k=5", recorded, path)
+    fit("random,k=5,point=blocks.1.norm2", recorded, path)
+    with pytest.raises(BenchkitError, match="scorer 'fitted' is fitted already"):
+        fit(f"fitted:{path}", recorded, tmp_path / "b.safetensors")
+    path.write_bytes(b"nothing")
+    with pytest.raises(StoreError, match=r"a.safetensors' is no file of benchkit's"):
+        resolve("scorer", f"fitted:{path}").build().n_prototypes  # noqa: B018
+
+
+def test_vectors_that_are_not_finite_are_not_fitted_on(tmp_path: Path) -> None:
+    assert Moments.of(np.full((2, 2), np.nan)).nan.tolist() == [2, 2]
+    from benchkit.activations.recorder import _conclude
+
+    to = tmp_path / "r"
+    to.mkdir()
+    identity = Identity(1, "t", "m", "train", "r", 3, "d", "w", "float32")
+    identity.claim(to)
+    with ShardWriter(to, "p", "float32", ["a", "b", "c"], 0) as writer:
+        writer.write(np.arange(3), np.full((3, 2, 4), np.inf, np.float32))
+        writer.close()
+        _conclude(to, "p", identity, writer.shards, {}, 0)
+    assert RecordedPoint.open(to / "p").statistics.not_finite == 24
+    with pytest.raises(BenchkitError, match=r"point 'p' of .*: 0 values are NaN and 24 infinite"):
+        fit("random,k=2", to, tmp_path / "s.safetensors")

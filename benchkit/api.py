@@ -12,12 +12,16 @@ from pathlib import Path
 
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
+from benchkit.job import JobOptions
 from benchkit.plan import Grid, Plan, Planned, State, make_plan
 from benchkit.progress import Progress, Silent
 from benchkit.report import Cell, Report
 from benchkit.results import Results
 from benchkit.store import Store, open_store, side_folder, store_path
-from benchkit.store.claims import Owner, heartbeat, release_dead
+from benchkit.store.claims import Owner, await_orphans, heartbeat, release_dead
+
+ORPHANS = 30.0
+"""Seconds in which the workers of a launcher that was killed have ended."""
 
 
 class RunFailed(BenchkitError):
@@ -38,6 +42,8 @@ class Settings:
     wait: wait for cells that another launcher is computing, and take over those of one that dies.
     device: 'auto', 'cpu', 'cuda', 'cuda:1'. batch_size, workers: None chooses. skip_bad: examples a split may lose
     because they do not decode. replicates: of the bootstrap. shuffled: fit on permuted labels too, as a check.
+    jobs: worker processes at once; 1 computes in this process, None is one for each GPU.
+    retry_failed: try cells again that have failed with the same options before.
     """
 
     db: Path = field(default_factory=store_path)
@@ -50,6 +56,26 @@ class Settings:
     skip_bad: int = 0
     replicates: int = 1000
     shuffled: bool = False
+    jobs: int | None = None
+    retry_failed: bool = False
+
+    def options(self) -> JobOptions:
+        """As jobs carry them: with absolute paths."""
+        from benchkit.fingerprint import cache_dir
+
+        return JobOptions(
+            side=str(side_folder(self.db.absolute())),
+            cache=str((self.cache or cache_dir() / "features").absolute()),
+            device=self.device,
+            batch_size=self.batch_size,
+            workers=self.workers,
+            skip_bad=self.skip_bad,
+            replicates=self.replicates,
+            shuffled=self.shuffled,
+        )
+
+    def plan(self, grids: Sequence[Grid], store: Store | None) -> Plan:
+        return make_plan(grids, store, options=None if self.retry_failed else self.options().circumstances())
 
 
 @dataclass(frozen=True)
@@ -62,30 +88,36 @@ class Launched:
 
     @property
     def failures(self) -> list[Outcome]:
-        return [o for o in self.outcomes if o.error]
+        """The cells that have no result for a failure: now, or before and not tried again."""
+        now = [o for o in self.outcomes if o.error]
+        tried = {o.cell for o in self.outcomes}
+        before = [p for p in self.after.cells if p.state == "failed" and p.failure and p.cell not in tried]
+        return now + [Outcome(p.cell, error=str(p.failure)) for p in before]
 
 
-def look(grids: Sequence[Grid], db: Path) -> Plan:
+def look(grids: Sequence[Grid], settings: Settings) -> Plan:
     """The plan alone (--dry-run): computes nothing, claims nothing, creates no registry."""
-    if not db.exists():
-        return make_plan(grids, None)
-    with open_store(db, create=False) as store:
-        return make_plan(grids, store)
+    if not settings.db.exists():
+        return settings.plan(grids, None)
+    with open_store(settings.db, create=False) as store:
+        return settings.plan(grids, store)
 
 
 def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Launched:
     """Plans, and computes what is missing. Raises BenchkitError where nothing can be planned."""
     if not settings.db.exists():
-        make_plan(grids, None)  # a mistyped name must not leave an empty registry behind
+        settings.plan(grids, None)  # a mistyped name must not leave an empty registry behind
     with open_store(settings.db) as store:
+        await_orphans(store, ORPHANS)
         release_dead(store)
-        before = plan = make_plan(grids, store)
+        store.refresh()
+        before = plan = settings.plan(grids, store)
         outcomes: list[Outcome] = []
         force = settings.force
         owner = Owner.this_process()
         while True:
             tried = {o.cell for o in outcomes}
-            states: tuple[State, ...] = ("todo", "done") if force else ("todo",)
+            states: tuple[State, ...] = ("todo", "done", "failed") if force else ("todo",)
             jobs = [left for job in plan.jobs(states) if (left := [p for p in job if p.cell not in tried])]
             if jobs:
                 outcomes += _compute(store, jobs, settings, owner, force, progress)
@@ -96,29 +128,20 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
             force = False
             store.refresh()
             release_dead(store)
-            plan = make_plan(grids, store)
+            plan = settings.plan(grids, store)
 
 
 def _compute(
     store: Store, jobs: list[list[Planned]], settings: Settings, owner: Owner, force: bool, progress: Progress
 ) -> list[Outcome]:
-    from benchkit.dispatch.local import run_jobs
-    from benchkit.environment import resolve_device
-    from benchkit.fingerprint import cache_dir
-    from benchkit.job import JobOptions
+    from benchkit.dispatch.local import run_here, run_workers
+    from benchkit.dispatch.machine import default_jobs
 
-    options = JobOptions(
-        side=str(side_folder(store.path.absolute())),
-        cache=str((settings.cache or cache_dir() / "features").absolute()),
-        device=resolve_device(settings.device),
-        batch_size=settings.batch_size,
-        workers=settings.workers,
-        skip_bad=settings.skip_bad,
-        replicates=settings.replicates,
-        shuffled=settings.shuffled,
-    )
-    with heartbeat(store, owner):
-        return run_jobs(store, jobs, options, owner, force=force, progress=progress)
+    n = settings.jobs or default_jobs(settings.device)
+    with heartbeat(store, owner) as held:
+        if n == 1:
+            return run_here(store, jobs, settings.options(), held, force=force, progress=progress)
+        return run_workers(store, jobs, settings.options(), held, n=n, force=force, progress=progress)
 
 
 def run(

@@ -19,6 +19,7 @@ from benchkit.interfaces import Published
 from benchkit.jobdata import JobData
 from benchkit.predictions import as_parquet
 from benchkit.progress import Progress
+from benchkit.records import Reason
 from benchkit.report import Artifact, Cell, Check, Report
 from benchkit.sealing import seal
 from benchkit.spec import Spec, resolve
@@ -35,6 +36,7 @@ class Outcome:
     cell: Cell
     report: Report | None = None
     error: str | None = None
+    reason: Reason = "error"
 
 
 @dataclass
@@ -44,6 +46,8 @@ class Context:
     task_spec: Spec
     model_spec: Spec
     options: "JobOptions"
+    job: str
+    """The job's name."""
     meter: Meter
     started_at: str
     ids: list[str] = field(default_factory=list)
@@ -57,8 +61,12 @@ class Context:
     """What papers say of this task and model, with the canonical names of model and classifier."""
 
     @staticmethod
-    def start(task_spec: Spec, model_spec: Spec, options: "JobOptions") -> "Context":
-        return Context(task_spec, model_spec, options, Meter(), now())
+    def start(task_spec: Spec, model_spec: Spec, options: "JobOptions", job: str) -> "Context":
+        return Context(task_spec, model_spec, options, job, Meter(), now())
+
+    def report_name(self, cell: Cell) -> str:
+        """The same for the same cell of the same job: taken in once, however often the job was started."""
+        return uuid.uuid5(uuid.NAMESPACE_OID, f"{self.job} {cell}").hex
 
     def look_at(self, data: JobData) -> None:
         """Once a job, after extraction: the test set as all cells see it, chance, the checks of data and features."""
@@ -147,7 +155,7 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
     record = context.record | result.record
     if len(used) > 1:
         record["n_train_per_fold"] = [len(y) for y in used]
-    name = uuid.uuid4().hex
+    name = context.report_name(cell)
     predictions = _write_predictions(Path(context.options.side), name, scores, context, problem.classes)
     wall, cpu = context.meter.read()
     providers = {"task": context.task_spec.dist, "model": context.model_spec.dist, "classifier": spec.dist}

@@ -5,8 +5,10 @@ never opens the store: it seals into the inbox beside it.
 """
 
 import json
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from benchkit.errors import BenchkitError, DataError
 from benchkit.evaluate import Context, Outcome, evaluate_cell
@@ -38,6 +40,10 @@ class JobOptions:
     shuffled: bool = False
     """Also fit each cell on permuted labels, which must fall to chance."""
 
+    def circumstances(self) -> dict[str, Any]:
+        """Those of which another choice may let a failed cell succeed."""
+        return {name: getattr(self, name) for name in ("device", "batch_size", "workers", "skip_bad")}
+
 
 @dataclass(frozen=True)
 class JobCell:
@@ -52,6 +58,8 @@ class Job:
     model: str
     cells: tuple[JobCell, ...]
     options: JobOptions
+    name: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """A report's own name comes from it, so that a job that runs again seals the same report, not a second one."""
 
     @staticmethod
     def of(planned: Sequence[Planned], options: JobOptions) -> "Job":
@@ -71,7 +79,7 @@ class Job:
         try:
             r = json.loads(text)
             cells = tuple(JobCell(c["classifier"], Cell(*c["cell"])) for c in r["cells"])
-            return Job(r["task"], r["model"], cells, JobOptions(**r["options"]))
+            return Job(r["task"], r["model"], cells, JobOptions(**r["options"]), r["name"])
         except (ValueError, TypeError, KeyError) as e:
             raise BenchkitError(f"this is no job file: {e}") from e
 
@@ -87,7 +95,7 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             raise DataError(
                 f"{spec.kind} '{name}' is '{spec.canonical}' by now: its files changed since it was planned"
             )
-    context = Context.start(task, model, job.options)
+    context = Context.start(task, model, job.options, job.name)
     data = JobData.open(task, model, job.options, progress)
     outcomes: list[Outcome] = []
     groups: dict[str, list[Cell]] = {}

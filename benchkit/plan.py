@@ -5,8 +5,9 @@ for job in plan.jobs(): ...        # the cells to do, together by (task, model)
 """
 
 import itertools
+import json
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -20,7 +21,7 @@ from benchkit.store.claims import Owner, alive
 from benchkit.store.database import Store
 from benchkit.store.leases import sightings
 
-State = Literal["done", "claimed", "todo"]
+State = Literal["done", "claimed", "failed", "todo"]
 T = TypeVar("T")
 
 MAX_CELLS = 1_000_000
@@ -61,6 +62,22 @@ class Planned:
     value: float | None = None
     metric: str | None = None
     owner: str | None = None
+    failure: "Failed | None" = None
+    """Its last attempt, where that failed."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What the store knows of a cell's failures. since: when it last failed."""
+
+    reason: str
+    error: str
+    attempts: int
+    since: str
+
+    def __str__(self) -> str:
+        times = "" if self.attempts == 1 else f", {self.attempts} times"
+        return f"{self.error} (failed before{times}: --retry-failed tries again)"
 
 
 @dataclass(frozen=True)
@@ -77,8 +94,18 @@ class Plan:
         return list(groups.values())
 
 
-def make_plan(grids: Sequence[Grid], store: Store | None, catalog: Catalog | None = None) -> Plan:
+def make_plan(
+    grids: Sequence[Grid],
+    store: Store | None,
+    catalog: Catalog | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> Plan:
     """Checks every spec and looks every cell up. store: None plans against an empty registry.
+
+    options: JobOptions.circumstances of the run that is planned. A cell that has failed of itself with these very
+    options stands as failed; with others, or without `options`, it is to do again. What was ended from outside (killed,
+    a time limit) is always to do again.
 
     Raises SpecError or PluginError for the first spec that is wrong, and BenchkitError for a combination that cannot
     be: a model that does not take the task's media, a classifier that cannot solve the task's kind of problem.
@@ -97,8 +124,8 @@ def make_plan(grids: Sequence[Grid], store: Store | None, catalog: Catalog | Non
             _check_fit(task, modality[t], model, classifier)
             for n, s in itertools.product(grid.n_train, grid.seed):
                 seen.setdefault(Cell(t, m, c, n, s), (task, model, classifier))
-    planned = _look_up(store, seen)
-    counts: dict[State, int] = {"done": 0, "claimed": 0, "todo": 0}
+    planned = _look_up(store, seen, options)
+    counts: dict[State, int] = {"done": 0, "claimed": 0, "failed": 0, "todo": 0}
     for p in planned:
         counts[p.state] += 1
     return Plan(planned, counts)
@@ -203,17 +230,25 @@ def _check_fit(task: Spec, modality: Modality, model: Spec, classifier: Spec) ->
 _QUERY = """
 SELECT wanted.i, runs.id, runs.finished_at, runs.value, runs.metric,
        claims.owner, claims.host, claims.pid, claims.process_started, claims.slurm_job, claims.claimed_at,
-       claims.heartbeat_at
+       claims.heartbeat_at, failures.reason, failures.error, failures.attempts, failures.failed_at, failures.options
 FROM temp.wanted AS wanted
 LEFT JOIN runs ON runs.current AND runs.task = wanted.task AND runs.model = wanted.model
     AND runs.classifier = wanted.classifier AND runs.n_train = wanted.n_train AND runs.seed = wanted.seed
 LEFT JOIN claims ON claims.task = wanted.task AND claims.model = wanted.model
     AND claims.classifier = wanted.classifier AND claims.n_train = wanted.n_train AND claims.seed = wanted.seed
+LEFT JOIN failures ON failures.task = wanted.task AND failures.model = wanted.model
+    AND failures.classifier = wanted.classifier AND failures.n_train = wanted.n_train AND failures.seed = wanted.seed
 ORDER BY wanted.i
 """
 
 
-def _look_up(store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]]) -> tuple[Planned, ...]:
+OF_ITSELF = ("error", "crash", "out of memory")
+"""Reasons that will fail the cell again unless something changes."""
+
+
+def _look_up(
+    store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]], options: Mapping[str, Any] | None
+) -> tuple[Planned, ...]:
     if store is None:
         return tuple(Planned(cell, *specs, "todo") for cell, specs in seen.items())
     store.execute("DROP TABLE IF EXISTS temp.wanted")
@@ -227,13 +262,16 @@ def _look_up(store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]]) -> 
         if run is not None:
             planned.append(Planned(cell, *specs, "done", run, finished, value, metric))
             continue
+        *claim, reason, error, attempts, failed_at, tried_with = claim
+        failure = Failed(reason, error, attempts, failed_at) if reason else None
         if token is not None:
             owner, claimed_at, heartbeat_at = Owner(token, *claim[:4]), claim[4], claim[5]
             if token not in owners:
-                owners[token] = alive(owner, heartbeat_at, noted.get(token))
+                owners[token] = alive(store.side, owner, heartbeat_at, noted.get(token))
             if owners[token]:
-                planned.append(Planned(cell, *specs, "claimed", since=claimed_at, owner=str(owner)))
+                planned.append(Planned(cell, *specs, "claimed", since=claimed_at, owner=str(owner), failure=failure))
                 continue
-        planned.append(Planned(cell, *specs, "todo"))
+        again = failure is None or reason not in OF_ITSELF or options is None or json.loads(tried_with) != options
+        planned.append(Planned(cell, *specs, "todo" if again else "failed", since=failed_at, failure=failure))
     store.execute("DROP TABLE temp.wanted")
     return tuple(planned)

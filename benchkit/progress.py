@@ -67,15 +67,16 @@ class _LineStep:
         self.what, self.total, self.unit, self.stream, self.every = what, total, unit, stream, every
         self.done, self.began = 0, time.monotonic()
         self.said = self.began
-        self.spoke = False
+        self.spoke = self.unsaid = False
 
     def advance(self, n: int = 1) -> None:
         self.done += n
+        self.unsaid = True
         if self.stream is not None and time.monotonic() - self.said >= self.every:
             self.say()
 
     def say(self) -> None:
-        self.said, self.spoke = time.monotonic(), True
+        self.said, self.spoke, self.unsaid = time.monotonic(), True, False
         taken = max(self.said - self.began, 1e-9)
         rate = self.done / taken
         of = f"/{self.total:,}" if self.total else ""
@@ -85,7 +86,7 @@ class _LineStep:
         print(f"{self.what}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}", file=self.stream, flush=True)
 
     def finish(self) -> None:
-        if self.spoke:
+        if self.spoke and self.unsaid:
             self.say()
 
 

@@ -53,9 +53,9 @@ app = typer.Typer(
 @cache
 def with_commands() -> typer.Typer:
     """The app with every command."""
-    from benchkit.cli import activations, catalog, data, read, run
+    from benchkit.cli import activations, catalog, data, job, read, run
 
-    for group in (run, read, activations, catalog, data):
+    for group in (run, job, read, activations, catalog, data):
         group.register(app)
     return app
 

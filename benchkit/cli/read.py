@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from benchkit.errors import BenchkitError
+
 if TYPE_CHECKING:
     from benchkit.store import Store
     from benchkit.store.queries import Filters
@@ -68,6 +70,7 @@ def ls(
     with open_store(db, create=False) as store:
         runs = queries.recent(store, filters, limit)
         more = queries.count(store, filters) - len(runs) if limit and len(runs) == limit else 0
+        failed = len(queries.failures(store, filters))
         if not runs:
             _note(queries.nothing_matches(store, filters))
     if json:
@@ -78,16 +81,34 @@ def ls(
         emit(runs_table(runs, Screen.of(sys.stdout)))
     if more:
         _note(f"{more:,} more: --limit 0 lists all")
+    if failed:
+        _note(f"{failed:,} cells failed: `benchkit show failed` says why")
 
 
 def show(
-    run: Annotated[str, typer.Argument(help="A run's number, the beginning of its uuid, or 'last'.")],
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="With the details of every check.")] = False,
+    run: Annotated[str, typer.Argument(help="A run's number, the beginning of its uuid, 'last', or 'failed'.")],
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="With the details of every check, and logs whole.")
+    ] = False,
     classes: Annotated[bool, typer.Option("--classes", help="Every class, not the worst and best alone.")] = False,
+    task: Task = None,
+    model: Model = None,
+    classifier: Classifier = None,
+    n_train: NTrain = None,
+    seed: Seed = None,
     json: Json = False,
     db: Db = None,
 ) -> None:
-    """Shows everything about one run."""
+    """Shows everything about one run; with 'failed', the cells that failed, why, and the end of their logs.
+
+    The filters are for 'failed'.
+    """
+    filters = _filters(task, model, classifier, n_train, seed)
+    if run == "failed":
+        _show_failed(db, filters, verbose, json)
+        return
+    if filters.narrow:
+        raise BenchkitError(f"'{run}' names one run: leave the filters out, or use `benchkit ls` with them")
     from benchkit.cli.show import as_json, as_text
     from benchkit.store import open_store, queries
     from benchkit.tables import Screen, emit
@@ -98,6 +119,23 @@ def show(
             emit(as_json(stored, store.side))
         else:
             emit(as_text(stored, store.side, Screen.of(sys.stdout), verbose=verbose, classes=classes))
+        if later := queries.failures(store, queries.of_cell(stored.report.cell)):
+            _note(f"a later attempt at this cell failed: {later[0].error} (benchkit show failed)")
+
+
+def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool) -> None:
+    from benchkit.cli.failures import as_json, as_text
+    from benchkit.store import open_store, queries
+    from benchkit.tables import emit
+
+    with open_store(db, create=False) as store:
+        found = queries.failures(store, filters)
+    if json:
+        emit(as_json(found))
+    elif found:
+        emit(as_text(found, verbose=verbose))
+    else:
+        _note("no cell has failed" + (" that matches these filters" if filters.narrow else ""))
 
 
 @contextmanager
@@ -192,7 +230,6 @@ def rm(
     Those that are named, or all that match the filters, superseded ones too. It shows them and asks first. Where a cell
     loses its current run, the newest that is left takes its place.
     """
-    from benchkit.errors import BenchkitError
     from benchkit.store import open_store, queries
     from benchkit.store.remove import remove
     from benchkit.tables import Screen, emit, runs_table

@@ -52,7 +52,7 @@ def _section(name: str, command: Callable[..., Any]) -> str:
             shown = f"{parameter.name.upper()}{'...' if _is_list(kind) else ''}"
             usage.append(shown if required else f"[{shown}]")
             rows.append((f"`{shown}`", info.help or ""))
-        else:
+        elif not info.hidden:
             options = True
             rows.append((_names(parameter.name, kind, info), _meaning(kind, info, parameter.default)))
     usage += ["[OPTIONS]"] if options else []

@@ -35,7 +35,14 @@ def run(
     force: Annotated[
         bool, typer.Option("--force", help="Compute done cells again; the old reports stay as history.")
     ] = False,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Try cells again that have failed before.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for cells that another launcher is computing.")] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option("--jobs", "-j", min=1, help="Worker processes at once (default: one for each GPU, else one)."),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     batch_size: Annotated[int | None, typer.Option(min=1, help="Of extraction (default: found by trying).")] = None,
     workers: Annotated[int | None, typer.Option(min=0, help="Decoding processes (default: found by need).")] = None,
@@ -67,10 +74,12 @@ def run(
             Grid(tuple(task), tuple(model), tuple(classifier or ["linear"]), tuple(n_train or [-1]), tuple(seed or [0]))
         ]
     path = store_path(db)
+    settings = Settings(
+        path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled, jobs, retry_failed
+    )
     if dry_run:
-        _print_plan(look(grids, path))
+        _print_plan(look(grids, settings))
         return
-    settings = Settings(path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled)
     launched = launch(grids, settings, for_stream(sys.stderr))
     _print_results(launched, path)
     for failure in launched.failures:
@@ -85,10 +94,13 @@ def _print_plan(plan: Any) -> None:
             what = f"done since {p.since[:19]} (run {p.run}): {p.metric} {p.value:.4f}"
         elif p.state == "claimed":
             what = f"claimed since {p.since[:19]} by {p.owner}"
+        elif p.state == "failed":
+            what = f"failed since {p.since[:19]}: {p.failure}"
         else:
             what = "to do"
         print(f"{p.cell}: {what}")
-    print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in plan.by_state.items()))
+    counts = {state: n for state, n in plan.by_state.items() if n or state != "failed"}
+    print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in counts.items()))
 
 
 def _print_results(launched: Any, path: Path) -> None:

@@ -1,64 +1,143 @@
-"""Runs jobs one after another in this process."""
+"""Runs jobs on this machine: one after another in this process, or several at once in worker processes.
 
-import traceback
-from collections.abc import Iterable
+Who runs them claims the cells first and gives every claim up again, whatever happens; what another launcher has claimed
+or finished meanwhile is left to it. A job that fails does not stop the others.
+"""
+
+import shutil
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchkit.errors import BenchkitError
+from benchkit.dispatch import machine
+from benchkit.dispatch.order import longest_first
+from benchkit.dispatch.work import LOG, seal_failure, tail, work
+from benchkit.dispatch.workers import Worker, Workers
 from benchkit.evaluate import Outcome
-from benchkit.job import Job, JobOptions, run_job
+from benchkit.job import Job, JobOptions
 from benchkit.plan import Planned
-from benchkit.plugins import one_line
 from benchkit.progress import Progress
-from benchkit.report import Report
-from benchkit.store.claims import Owner, claim, release
+from benchkit.records import Reason
+from benchkit.store.claims import Held, claim, release
 from benchkit.store.database import Store
 from benchkit.store.ingest import ingest_inbox
-from benchkit.times import now
+
+ATTEMPTS = 2
+"""How often a job is started whose process was killed: the killer may have meant another, or memory is free again."""
+INTERRUPTED = 130
+"""What a worker exits with that was asked to end."""
 
 
-def run_jobs(
-    store: Store, jobs: Iterable[list[Planned]], options: JobOptions, owner: Owner, *, force: bool, progress: Progress
+def run_here(
+    store: Store, jobs: Sequence[list[Planned]], options: JobOptions, held: Held, *, force: bool, progress: Progress
 ) -> list[Outcome]:
-    """Claims and runs each group of cells; what another launcher has claimed or finished meanwhile is left to it.
-
-    A job that fails does not stop the others. Whatever happens, no claim of these cells is left behind.
-    """
+    """Claims and runs each group of cells in this process, in order."""
     outcomes: list[Outcome] = []
     for planned in jobs:
-        got = set(claim(store, [p.cell for p in planned], owner, force=force))
-        mine = [p for p in planned if p.cell in got]
-        if not mine:
-            continue
-        try:
-            outcomes += _run(Job.of(mine, options), store, progress)
-        finally:
-            release(store, owner, got)
+        if mine := _claim(store, planned, held, force):
+            try:
+                outcomes += work(Job.of(mine, options), progress, lambda _: _take_in(store, progress))
+            finally:
+                _take_in(store, progress)
+                release(store, held.owner, [p.cell for p in mine])
     return outcomes
 
 
-def _run(job: Job, store: Store, progress: Progress) -> list[Outcome]:
-    finished: set[object] = set()
+def run_workers(
+    store: Store,
+    jobs: Sequence[list[Planned]],
+    options: JobOptions,
+    held: Held,
+    *,
+    n: int,
+    force: bool,
+    progress: Progress,
+) -> list[Outcome]:
+    """Runs up to `n` jobs at once, each in a process of its own with its share of the machine, the longest first."""
+    waiting = longest_first(store, jobs)
+    if machine.gpus(options.device):
+        options = replace(options, device="cuda")
+    n = min(n, len(waiting))
+    pool = _Pool(store, Workers(progress, held.inherited), options, held, n, force, progress)
+    with progress.step(f"{n} workers", len(waiting), "jobs") as step:
+        try:
+            while waiting or pool.workers.running:
+                while waiting and len(pool.workers.running) < n:
+                    if not pool.start(waiting.pop(0)):
+                        step.advance()
+                ended = pool.workers.next_event(timeout=0.5)
+                _take_in(store, progress)
+                if ended and pool.finish(ended):
+                    step.advance()
+        finally:
+            pool.workers.stop()
+            _take_in(store, progress)
+            release(store, held.owner)
+    return pool.outcomes
 
-    def sealed(report: Report) -> None:
-        finished.add(report.cell)
-        for note in ingest_inbox(store):
-            progress.note(f"warning: {note}")
 
-    try:
-        return run_job(job, progress, sealed)
-    except BenchkitError as e:
-        error = str(e)
-    except ModuleNotFoundError as e:
-        error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"
-    except Exception as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on, the trace is kept)
-        error = f"{one_line(e)} (the trace is in '{_keep_trace(store, job)}')"
-    left = [c.cell for c in job.cells if c.cell not in finished]
-    return [Outcome(cell, error=error) for cell in left]
+@dataclass
+class _Pool:
+    store: Store
+    workers: Workers
+    options: JobOptions
+    held: Held
+    n: int
+    force: bool
+    progress: Progress
+
+    def __post_init__(self) -> None:
+        self.outcomes: list[Outcome] = []
+
+    def start(self, planned: list[Planned]) -> bool:
+        """Whether there was anything left to claim."""
+        mine = _claim(self.store, planned, self.held, self.force)
+        if mine:
+            job = Job.of(mine, self.options)
+            self._start(job, self.store.side.absolute() / "jobs" / job.name, attempt=1)
+        return bool(mine)
+
+    def _start(self, job: Job, folder: Path, attempt: int) -> None:
+        number = next(i for i in range(self.n) if i not in self.workers.running)
+        environment = machine.environment(number, self.n, self.options.device)
+        self.workers.start(number, job, folder, environment, attempt)
+
+    def finish(self, worker: Worker) -> bool:
+        """After a process has ended. False where its job was started again."""
+        outcomes, code = worker.relay.outcomes, worker.process.returncode
+        left = worker.cells_left
+        if left and worker.attempt < ATTEMPTS:
+            self.progress.note(f"warning: {_death(code)}: {worker.job.task} {worker.job.model} starts again")
+            self._start(worker.job, worker.folder, worker.attempt + 1)
+            return False
+        if left:
+            log = tail(worker.folder / LOG)
+            reason: Reason = "killed" if code < 0 or code == INTERRUPTED else "crash"
+            for cell in left:
+                error = f"{_death(code)}, {ATTEMPTS} times"
+                seal_failure(worker.job, cell, reason, error, log)
+                outcomes.append(Outcome(cell, error=error, reason=reason))
+        _take_in(self.store, self.progress)
+        release(self.store, self.held.owner, [c.cell for c in worker.job.cells])
+        shutil.rmtree(worker.folder, ignore_errors=True)
+        self.outcomes += outcomes
+        return True
 
 
-def _keep_trace(store: Store, job: Job) -> Path:
-    path = store.side / "logs" / f"{now().replace(':', '')}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{job.to_json()}\n{traceback.format_exc()}")
-    return path
+def _death(code: int) -> str:
+    if code >= 0:
+        return f"the worker process ended with code {code} before its work was done"
+    name = signal.Signals(-code).name
+    why = " (out of memory, or somebody's kill)" if -code == signal.SIGKILL else ""
+    return f"the worker process was ended by {name}{why}"
+
+
+def _claim(store: Store, planned: list[Planned], held: Held, force: bool) -> list[Planned]:
+    got = set(claim(store, [p.cell for p in planned], held.owner, force=force))
+    return [p for p in planned if p.cell in got]
+
+
+def _take_in(store: Store, progress: Progress) -> None:
+    for note in ingest_inbox(store):
+        progress.note(f"warning: {note}")

@@ -3,7 +3,6 @@
 task.examples -> workers: load, hash, preprocess -> batches -> backbone.encode -> cache
 """
 
-import os
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt64
 
+from benchkit import cpus
 from benchkit.errors import MediaError, PluginError, StoreError
 from benchkit.features.batches import Batch, Part, Sizer, ahead, assemble, computed, encode
 from benchkit.features.cache import Entry, Stored, Writer
@@ -316,8 +316,7 @@ def _probe(here: Backbone, examples: Iterator[Example], n: int) -> tuple[list[Pr
         first.append(_prepare(here, example))
         seconds.append(time.perf_counter() - began)
     left = (n - len(first)) * median(seconds[1:] or [0.0])  # the first pays for imports
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return first, cpus if left > WORTH_WORKERS and made_of(here) is not None else 0
+    return first, cpus.available() if left > WORTH_WORKERS and made_of(here) is not None else 0
 
 
 def _prepare(backbone: Backbone, example: Example) -> Prepared:

@@ -11,7 +11,6 @@ opposite bias; metrics that are shares of examples have next to none.)
 Replicate r depends only on the seed, r and the folds' sizes: not on the number of threads, nor on how many are asked.
 """
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
+from benchkit import cpus
 from benchkit.errors import DataError
 from benchkit.interfaces import Labels, Problem
 from benchkit.metrics.cumulative import Weights, ones
@@ -164,5 +164,4 @@ def resamples(sizes: Sequence[int], replicates: range, seed: int) -> list[Weight
 
 def _threads() -> int:
     """What this process may use of the machine."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, _MAX_THREADS)
+    return min(cpus.available(), _MAX_THREADS)

@@ -1,16 +1,19 @@
 """Claims: who computes a cell right now. A claim ends with its owner, not after some days.
 
-An owner is a process. On this host it is alive while a process of its pid and start time is; elsewhere while it renews
+An owner is a process. On this host it is alive while a process of its pid and start time is, or a worker that it has
+left behind (benchkit.store.locks); elsewhere while it renews
 its heartbeat (benchkit.store.leases).
 """
 
 import os
 import platform
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import psutil
 
@@ -21,6 +24,7 @@ from benchkit.store.database import Store, open_store
 from benchkit.store.ingest import ingest_inbox
 from benchkit.store.insert import CELL
 from benchkit.store.leases import Sighting, expired, note, sightings
+from benchkit.store.locks import is_held, lock_file, locked
 from benchkit.times import now
 
 
@@ -85,7 +89,7 @@ def release_dead(store: Store) -> int:
     seen = sightings(store)
     gone, far = [], {}
     for owner, beat in owners(store):
-        if not alive(owner, beat, seen.get(owner.token)):
+        if not alive(store.side, owner, beat, seen.get(owner.token)):
             gone.append(owner.token)
         elif _known_here(owner) is None and (owner.token not in seen or seen[owner.token].heartbeat_at != beat):
             far[owner.token] = beat
@@ -94,7 +98,18 @@ def release_dead(store: Store) -> int:
     with store.write():
         deleted = sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in gone)
         note(store, far)
+    for token in gone:
+        lock_file(store.side, token).unlink(missing_ok=True)
     return deleted
+
+
+def await_orphans(store: Store, seconds: float) -> None:
+    """Waits for workers of launchers that have died on this host: each ends by itself, within `seconds`."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if not any(_known_here(owner) is False and is_held(store.side, owner.token) for owner, _ in owners(store)):
+            return
+        time.sleep(0.1)
 
 
 def owners(store: Store) -> list[tuple[Owner, str]]:
@@ -105,12 +120,15 @@ def owners(store: Store) -> list[tuple[Owner, str]]:
     return [(Owner(*row[:5]), row[5]) for row in rows.fetchall()]
 
 
-def alive(owner: Owner, heartbeat_at: str, sighting: Sighting | None = None) -> bool:
-    """Whether the owner may still be computing.
+def alive(side: Path, owner: Owner, heartbeat_at: str, sighting: Sighting | None = None) -> bool:
+    """Whether the owner, or a worker of it, may still be computing.
 
-    heartbeat_at: what its claims say. sighting: what this host has noted of it (benchkit.store.leases).
+    side: the store's side folder. heartbeat_at: what its claims say. sighting: what this host has noted of it
+    (benchkit.store.leases).
     """
     known = _known_here(owner)
+    if known is False:
+        return is_held(side, owner.token)
     return known if known is not None else not expired(heartbeat_at, sighting)
 
 
@@ -131,9 +149,27 @@ def _known_here(owner: Owner) -> bool | None:
     return False if owner.pid == os.getpid() else None
 
 
+@dataclass(frozen=True)
+class Held:
+    """An owner with its lock."""
+
+    owner: Owner
+    inherited: tuple[int, ...]
+    """File descriptors that worker processes inherit (pass_fds)."""
+
+
 @contextmanager
-def heartbeat(store: Store, owner: Owner) -> Iterator[None]:
+def heartbeat(store: Store, owner: Owner) -> Iterator[Held]:
     """Renews the owner's claims every now and then; on leaving, whatever the reason, gives up those that are left."""
+    with locked(store.side, owner.token) as descriptor, _beating(store, owner):
+        try:
+            yield Held(owner, (descriptor,))
+        finally:
+            release(store, owner)
+
+
+@contextmanager
+def _beating(store: Store, owner: Owner) -> Iterator[None]:
     stop = threading.Event()
 
     def beat() -> None:
@@ -151,4 +187,3 @@ def heartbeat(store: Store, owner: Owner) -> Iterator[None]:
     finally:
         stop.set()
         thread.join()
-        release(store, owner)

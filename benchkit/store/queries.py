@@ -7,7 +7,7 @@ are answered from it alone, without touching the wide rows.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -188,6 +188,41 @@ def load(store: Store, run: int) -> Stored:
         same_cell = " AND ".join(f"{column} = ?" for column in Cell._fields)
         ids = f"SELECT id FROM runs INDEXED BY runs_table WHERE {same_cell}"
         return Stored(run, bool(current), ingested_at, report, _run_rows(store, ids, list(report.cell)))
+
+
+class FailureRow(NamedTuple):
+    """A cell whose last attempt failed, as the table `failures` has it. options: of the job."""
+
+    task: str
+    model: str
+    classifier: str
+    n_train: int
+    seed: int
+    reason: str
+    error: str
+    log: str
+    options: dict[str, Any]
+    attempts: int
+    host: str
+    slurm_job: str | None
+    failed_at: str
+
+    @property
+    def cell(self) -> Cell:
+        return Cell(*self[:5])
+
+
+def of_cell(cell: Cell) -> Filters:
+    """Those that match this cell alone."""
+    return Filters((cell.task,), (cell.model,), (cell.classifier,), (cell.n_train,), (cell.seed,))
+
+
+def failures(store: Store, filters: Filters = Filters()) -> list[FailureRow]:
+    """The failed cells that match, the newest failure first."""
+    where, values = replace(filters, history=True).where()
+    # The filters are conditions on `runs`; a failure has the same columns.
+    found = _all(store, f"SELECT * FROM failures AS runs WHERE {where} ORDER BY failed_at DESC, task, model", values)
+    return [FailureRow._make((*row[:8], json.loads(row[8]), *row[9:])) for row in found]
 
 
 # ---------------------------------------------------------------------------------------------------------------- table

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from benchkit import cpus
 from benchkit.errors import BenchkitError, require
 from benchkit.fingerprint import fingerprint_path
 from benchkit.spec import param
 from benchkit_birdnet.files import Release, load_package, locate
-from benchkit_birdnet.runtime import backend, cores, device_name, in_batches, loaded
+from benchkit_birdnet.runtime import backend, device_name, in_batches, loaded
 from benchkit_birdnet.windows import Encoder, Window, WindowBackbone, WindowParams
 
 WINDOWS = {"2.4": Window(48_000, 3.0, 1024), "3.0": Window(32_000, 3.0, 1280)}
@@ -79,7 +80,7 @@ def _lite(path: Path) -> Encoder:
     from birdnet.core.backends import TF_BACKEND_LIB_ARG
 
     library = {TF_BACKEND_LIB_ARG: "litert"}
-    return in_batches([backend(AcousticTFBackendFP32V2_4, path, **library) for _ in range(cores())])
+    return in_batches([backend(AcousticTFBackendFP32V2_4, path, **library) for _ in range(cpus.available())])
 
 
 def _onnx(path: Path, device: str) -> Encoder:
@@ -88,4 +89,6 @@ def _onnx(path: Path, device: str) -> Encoder:
     from birdnet.acoustic.models.v3_0.onnx import AcousticOnnxBackendFP32V3_0
 
     gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    return in_batches([backend(AcousticOnnxBackendFP32V3_0, path, device_name(device, gpu), cpu_threads=cores())])
+    return in_batches(
+        [backend(AcousticOnnxBackendFP32V3_0, path, device_name(device, gpu), cpu_threads=cpus.available())]
+    )

@@ -19,11 +19,12 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from benchkit import cpus
 from benchkit.errors import BenchkitError, MissingDependency, require
 from benchkit.fingerprint import fingerprint_path
 from benchkit.spec import param
 from benchkit_birdnet.files import Release, load_package, locate
-from benchkit_birdnet.runtime import backend, cores, device_name, in_batches, loaded
+from benchkit_birdnet.runtime import backend, device_name, in_batches, loaded
 from benchkit_birdnet.windows import Encoder, Window, WindowBackbone, WindowParams
 
 SAVED_MODEL = ("saved_model.pb", "variables/*")
@@ -111,7 +112,7 @@ def _onnx(path: Path, device: str) -> Encoder:
     from birdnet.core.backends import load_onnx_model
 
     gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    session: Any = load_onnx_model(path, device_name(device, gpu), cores())
+    session: Any = load_onnx_model(path, device_name(device, gpu), cpus.available())
     given = session.get_inputs()[0].name
     outputs = [output.name for output in session.get_outputs()]
     if "embedding" not in outputs:
@@ -124,7 +125,7 @@ def _tensorflow(folder: Path, device: str) -> Encoder:
 
     with _environment_kept("CUDA_VISIBLE_DEVICES"):
         check_tf_version_for_perch_v2()
-        return in_batches([backend(AcousticPBBackendFP32PerchV2, folder, device, cpu_threads=cores())])
+        return in_batches([backend(AcousticPBBackendFP32PerchV2, folder, device, cpu_threads=cpus.available())])
 
 
 def _require_tensorflow() -> None:

@@ -1,6 +1,5 @@
 """Running the package's backends in this process: loaded with a proof of their signature, in batches, side by side."""
 
-import os
 import queue
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,6 @@ from benchkit_birdnet.windows import Encoder, Window
 
 BATCH = 16
 """Windows that enter a model at once."""
-
-
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def device_name(device: str, gpu: bool) -> str:

@@ -103,7 +103,7 @@ def test_features_are_the_pooled_embeddings_of_the_windows(
 def test_a_batch_of_any_size_is_encoded_in_order(
     tiny: Path, spec: str, model: str, rate: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchkit_birdnet.birdnet.cores", lambda: 3)  # several interpreters at once
+    monkeypatch.setattr("benchkit.cpus.available", lambda: 3)  # several interpreters at once
     backbone = ready(spec, tiny / model)
     batch = np.stack([backbone.preprocess(wave) for wave in clips(rate)])
     alone = np.concatenate([backbone.encode(clip[None]).pooled for clip in batch])

@@ -1,0 +1,31 @@
+"""What of this machine each worker gets: one GPU, where there are any, and a share of the processors."""
+
+import os
+from pathlib import Path
+
+from benchkit import cpus
+
+
+def gpus(device: str) -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may hold for one worker each. device: as --device has it; one that is named is one."""
+    if device not in ("auto", "cuda"):
+        return []
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [v.strip() for v in visible.split(",") if v.strip() and v.strip() != "-1"]
+    cards = Path("/proc/driver/nvidia/gpus")
+    return [str(i) for i in range(len(list(cards.iterdir())))] if cards.is_dir() else []
+
+
+def default_jobs(device: str) -> int:
+    """One worker for each GPU, and one where there is none."""
+    return max(1, len(gpus(device)))
+
+
+def environment(worker: int, workers: int, device: str) -> dict[str, str]:
+    """The environment of worker number `worker` (from 0) of `workers`: set before any framework starts."""
+    share = str(max(1, cpus.available() // workers))
+    own = dict(os.environ) | {cpus.VARIABLE: share, "OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}
+    own |= {"OPENBLAS_NUM_THREADS": share, "PYTHONUNBUFFERED": "1"}
+    if cards := gpus(device):
+        own["CUDA_VISIBLE_DEVICES"] = cards[worker % len(cards)]
+    return own

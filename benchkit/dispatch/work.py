@@ -1,0 +1,112 @@
+"""The worker function: every cell of a job to a sealed report, or to a sealed failure that says why.
+
+What a launcher, a worker process and a cluster's node call alike. It never opens the store.
+"""
+
+import os
+import platform
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from benchkit.environment import resolve_device
+from benchkit.errors import BenchkitError
+from benchkit.evaluate import Outcome
+from benchkit.job import Job, run_job
+from benchkit.plugins import one_line
+from benchkit.progress import Progress
+from benchkit.records import LOG_TAIL, Failure, Reason
+from benchkit.report import Cell, Report
+from benchkit.sealing import seal
+from benchkit.times import now
+
+LOG = "log.txt"
+"""Beside a job's file: what the job printed."""
+
+
+def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Path | None = None) -> list[Outcome]:
+    """Runs every cell. sealed: called after each report is sealed. log: where the end of each failure's log is found.
+
+    A failure is sealed like a report. Only what ends the process itself (Ctrl-C, a kill) leaves cells without either.
+    """
+    finished: set[Cell] = set()
+
+    def note(report: Report) -> None:
+        finished.add(report.cell)
+        sealed(report)
+
+    reason: Reason = "error"
+    trace = ""
+    try:
+        options = replace(job.options, device=resolve_device(job.options.device))
+        outcomes = run_job(replace(job, options=options), progress, note)
+        error = "the job ended without a word of this cell"
+    except BenchkitError as e:
+        outcomes, error = [], str(e)
+    except ModuleNotFoundError as e:
+        outcomes = []
+        error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"
+    except MemoryError as e:
+        outcomes, reason, error = [], "out of memory", f"the job ran out of memory ({one_line(e)})"
+    except Exception as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on, the trace is kept)
+        outcomes, reason, trace = [], "crash", traceback.format_exc()
+        error = f"{one_line(e)} (`benchkit show failed` has the trace)"
+    named = {o.cell for o in outcomes}
+    outcomes += [
+        Outcome(c.cell, error=error, reason=reason) for c in job.cells if c.cell not in named and c.cell not in finished
+    ]
+    for outcome in outcomes:
+        if outcome.error:
+            seal_failure(job, outcome.cell, outcome.reason, outcome.error, tail(log) + trace)
+    return outcomes
+
+
+def work_file(path: Path, progress: Progress, sealed: Callable[[Report], None] = lambda _: None) -> list[Outcome]:
+    """The job in a file, `benchkit job FILE`. What an earlier attempt at the same file finished is not done again.
+
+    Raises BenchkitError where there is no such file, or it holds no job.
+    """
+    try:
+        job = Job.from_json(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as e:
+        raise BenchkitError(f"cannot read the job file '{path}': {getattr(e, 'strerror', e)}") from e
+    done = path.with_name("done")
+    before = set(done.read_text().splitlines()) if done.exists() else set()
+    left = tuple(c for c in job.cells if str(c.cell) not in before)
+    outcomes = [Outcome(c.cell) for c in job.cells if str(c.cell) in before]
+    if not left:
+        return outcomes
+
+    def note(report: Report) -> None:
+        with done.open("a") as f:
+            f.write(f"{report.cell}\n")
+        sealed(report)
+
+    return outcomes + work(replace(job, cells=left), progress, note, path.with_name(LOG))
+
+
+def seal_failure(job: Job, cell: Cell, reason: Reason, error: str, log: str) -> None:
+    """Also for whoever saw a job end that could not say so itself."""
+    failure = Failure(
+        uuid=uuid.uuid4().hex,
+        cell=cell,
+        reason=reason,
+        error=" ".join(error.split()),
+        host=platform.node(),
+        failed_at=now(),
+        log=log[-LOG_TAIL:],
+        slurm_job=os.environ.get("SLURM_JOB_ID"),
+        options=job.options.circumstances(),
+    )
+    seal(failure, Path(job.options.side) / "inbox")
+
+
+def tail(log: Path | None) -> str:
+    """The end of a log file; nothing where there is none."""
+    if log is None or not log.exists():
+        return ""
+    with log.open("rb") as f:
+        f.seek(max(0, log.stat().st_size - LOG_TAIL))
+        return f.read().decode(errors="replace")

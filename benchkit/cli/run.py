@@ -1,6 +1,7 @@
 """benchkit run."""
 
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -80,8 +81,9 @@ def run(
     if dry_run:
         _print_plan(look(grids, settings))
         return
+    began = time.monotonic()
     launched = launch(grids, settings, for_stream(sys.stderr))
-    _print_results(launched, path)
+    _print_results(launched, path, time.monotonic() - began)
     for failure in launched.failures:
         print(f"failed: {failure.cell}: {failure.error}", file=sys.stderr)
     if launched.failures:
@@ -103,7 +105,8 @@ def _print_plan(plan: Any) -> None:
     print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in counts.items()))
 
 
-def _print_results(launched: Any, path: Path) -> None:
+def _print_results(launched: Any, path: Path, seconds: float) -> None:
+    from benchkit.progress import clock
     from benchkit.tables import print_runs
 
     runs = [p.run for p in launched.after.cells if p.run is not None]
@@ -111,7 +114,9 @@ def _print_results(launched: Any, path: Path) -> None:
         print_runs(path, runs)
     computed = sum(not o.error for o in launched.outcomes)
     claimed = [p for p in launched.after.cells if p.state == "claimed"]
-    print(f"{computed} computed, {len(runs) - computed} from the registry '{path}'", file=sys.stderr)
+    failed = f", {len(launched.failures)} failed" if launched.failures else ""
+    there = len(runs) - computed
+    print(f"{computed} computed, {there} from the registry '{path}'{failed}; {clock(seconds)}", file=sys.stderr)
     for owner in sorted({p.owner for p in claimed}):
         n = sum(p.owner == owner for p in claimed)
         print(f"{n} being computed by {owner}: --wait waits for them", file=sys.stderr)

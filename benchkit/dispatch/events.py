@@ -75,10 +75,17 @@ class Relay:
         self.name, self.progress = name, progress
         self.outcomes: list[Outcome] = []
         self._steps: dict[int, tuple[ExitStack, Step]] = {}
+        self._idle = ExitStack()
+        self._between("starting")
+
+    def _between(self, what: str) -> None:
+        """A worker has its line also where it shows no step."""
+        self._idle.enter_context(self.progress.step(f"{self.name} {what}", None))
 
     def hear(self, event: dict[str, Any]) -> None:
         match event["event"]:
             case "step":
+                self._idle.close()
                 stack = ExitStack()
                 what = f"{self.name} {event['what']}"
                 step = stack.enter_context(self.progress.step(what, event["total"], event["unit"]))
@@ -87,6 +94,8 @@ class Relay:
                 self._steps[event["step"]][1].advance(event["n"])
             case "end" if event["step"] in self._steps:
                 self._steps.pop(event["step"])[0].close()
+                if not self._steps:
+                    self._between("working")
             case "note":
                 self.progress.note(f"{self.name} {event['line']}")
             case "outcome":
@@ -97,3 +106,4 @@ class Relay:
         for stack, _ in self._steps.values():
             stack.close()
         self._steps.clear()
+        self._idle.close()

@@ -5,6 +5,8 @@ never opens the store: it seals into the inbox beside it.
 """
 
 import json
+import types
+import typing
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -16,6 +18,7 @@ from benchkit.fitting import Probe, Result, fit_pooled, fit_streamed
 from benchkit.interfaces import Classifier, Needs
 from benchkit.jobdata import JobData
 from benchkit.plan import Planned
+from benchkit.plugins import one_line
 from benchkit.progress import Progress
 from benchkit.report import Cell, Report
 from benchkit.spec import Spec, resolve
@@ -79,9 +82,28 @@ class Job:
         try:
             r = json.loads(text)
             cells = tuple(JobCell(c["classifier"], Cell(*c["cell"])) for c in r["cells"])
-            return Job(r["task"], r["model"], cells, JobOptions(**r["options"]), r["name"])
-        except (ValueError, TypeError, KeyError) as e:
-            raise BenchkitError(f"this is no job file: {e}") from e
+            made = Job(r["task"], r["model"], cells, JobOptions(**r["options"]), r["name"])
+            records: list[Any] = [made, made.options, *cells, *(c.cell for c in cells)]
+            for record in records:
+                _check_types(record)
+            if not cells:
+                raise ValueError("it has no cells")
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
+            raise BenchkitError(f"this is no job file: {one_line(e)}") from e
+        return made
+
+
+def _check_types(record: Any) -> None:
+    """Raises TypeError for a field that is not of its declared type."""
+    for name, kind in typing.get_type_hints(type(record)).items():
+        plain = tuple(typing.get_origin(k) or k for k in (typing.get_args(kind) if _is_union(kind) else (kind,)))
+        value = getattr(record, name)
+        if not isinstance(value, plain) or (isinstance(value, bool) and bool not in plain):
+            raise TypeError(f"{name} is {value!r}")
+
+
+def _is_union(kind: Any) -> bool:
+    return typing.get_origin(kind) in (typing.Union, types.UnionType)
 
 
 def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> list[Outcome]:

@@ -1,7 +1,7 @@
 """kill -9 at a hundred random instants each, of launchers and of workers: every cell exactly once, without any repair.
 
-The instants are spread over whole runs: start-up, claims, extraction, fits, seals, ingestion. What was killed is started
-again with the same command, as a user or a scheduler would, until the sweep is complete; then a new one begins.
+The instants are spread over whole runs: start-up, claims, extraction, fits, seals, ingestion. What was killed is
+started again with the same command, as a user or a scheduler would, until the sweep is complete; then a new one begins.
 """
 
 import os

@@ -6,7 +6,6 @@ once for all traits. After that only positives matter: a trait's average precisi
 there are positives in all traits together.
 """
 
-import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt8
 
+from benchkit import cpus
 from benchkit.errors import FitError
 from benchkit.progress import Progress, Silent
 
@@ -79,7 +79,8 @@ def _chunks(
     def compute(start: int) -> Float64[np.ndarray, "k T"]:
         return positives.average_precision(_thresholds(scores[:, start : start + width]))
 
-    with ThreadPoolExecutor(_threads()) as pool:  # numpy sorts without holding the interpreter's lock
+    threads = min(cpus.available(), _MAX_THREADS)
+    with ThreadPoolExecutor(threads) as pool:  # numpy sorts without holding the interpreter's lock
         yield from zip(starts, pool.map(compute, starts), strict=True)
 
 
@@ -146,8 +147,3 @@ class _Positives:
         down_to -= self.base
         out[:, self.traits] = np.add.reduceat(hits / down_to, self.first, axis=1) / self.counts
         return out
-
-
-def _threads() -> int:
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, _MAX_THREADS)

@@ -16,7 +16,10 @@ class AttentiveParams(TokenParams):
     heads: int = param(16, help="attention heads: as many of them as divide the tokens' width", low=1)
     head_width: int = param(16, help="features of a head at least: narrow tokens have fewer heads", low=1)
     mlp_ratio: float = param(4.0, help="width of the blocks' hidden layers, in that of the tokens", low=0.1)
-    init_std: float = param(0.02, help="standard deviation of the first weights", low=0)
+    init_std: float = param(
+        0.02, help="standard deviation of the first weights for 1,024 features; larger by the root for fewer", low=0
+    )
+    batch: int = param(16, help="examples a step (all of them, where there are fewer)", low=1)
     lr: float = param(1e-3, help="peak learning rate", low=0)
     epochs: int = param(20, help="passes over the training examples", low=1)
     min_steps: int = param(200, help="at least so many steps, in whole epochs: few examples need more passes", low=0)
@@ -36,4 +39,5 @@ class Attentive(TokenProbe):
         n_tokens, dim = shape
         p = self.params
         heads = max(h for h in range(1, p.heads + 1) if dim % h == 0 and (h == 1 or dim // h >= p.head_width))
-        return AttentiveNet(n_tokens, dim, n_classes, p.depth, heads, max(1, round(p.mlp_ratio * dim)), p.init_std)
+        hidden = max(1, round(p.mlp_ratio * dim))
+        return AttentiveNet(n_tokens, dim, n_classes, p.depth, heads, hidden, p.init_std * (1024 / dim) ** 0.5)

@@ -4,6 +4,7 @@ that a head trained among others sees what it would see by itself."""
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -27,15 +28,15 @@ class Stream:
     def params(self) -> TrainParams:
         return self.heads[0]
 
-    @property
+    @cached_property
     def batch(self) -> int:
         return min(self.params.batch, len(self.split.train))
 
-    @property
+    @cached_property
     def steps_per_epoch(self) -> int:
         return math.ceil(len(self.split.train) / self.batch)
 
-    @property
+    @cached_property
     def steps(self) -> int:
         epochs = max(self.params.epochs, math.ceil(self.params.min_steps / self.steps_per_epoch))
         return epochs * self.steps_per_epoch

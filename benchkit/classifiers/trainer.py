@@ -9,10 +9,10 @@ is not what it would be by itself; and small kernels on cores that are busy wait
 """
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -31,7 +31,10 @@ CPU_MEMORY = 2 * 2**30
 """Bytes that heads trained at the same time on a CPU may take together: more would be no faster."""
 
 SHARED = 5e7
-"""Operations of a stream's step from which on streams are worth sharing out: below, Python itself takes longer."""
+"""Operations of a step of all streams from which on they are worth sharing out: below, Python itself takes longer."""
+
+Share = list[tuple[int, range]]
+"""Streams, and which of their heads."""
 
 
 @runtime_checkable
@@ -58,50 +61,47 @@ def train(
     net: Net, loss: LossFunction, examples: Examples, streams: Sequence[Stream], device: str
 ) -> list[list[Trained]]:
     """The trained heads of each stream."""
-    results: list[list[Trained]] = [[] for _ in streams]
+    found: dict[tuple[int, int], Trained] = {}
     stop = threading.Event()
 
-    def train_some(chosen: list[int]) -> None:
+    def train_share(share: Share) -> None:
         with torch.inference_mode(False), torch.enable_grad():
-            run = _Run(net, loss, examples, [streams[i] for i in chosen], device, stop)
+            parts = [replace(streams[i], heads=tuple(streams[i].heads[h] for h in heads)) for i, heads in share]
+            run = _Run(net, loss, examples, parts, device, stop)
             while run.live and not stop.is_set():
                 run.advance()
-        for i, result in zip(chosen, run.results, strict=True):
-            results[i] = result
+        for (i, heads), result in zip(share, run.results, strict=True):
+            found.update({(i, h): trained for h, trained in zip(heads, result, strict=True)})
 
-    if not device.startswith("cpu"):
-        for chosen in _batches(net, streams, free_memory(device)):
-            train_some(chosen)
-        return results
-    heavy = max(len(s.heads) * net.operations(s.batch) for s in streams) >= SHARED
-    workers = torch.get_num_threads() if heavy else 1
+    workers = torch.get_num_threads() if device.startswith("cpu") else 1
     batches = _batches(net, streams, free_memory(device) // workers)
-    shares = [share for batch in batches for share in _shares(batch, streams, workers)]
-    with _one_thread_each():
-        if workers == 1:
+    shares = [share for batch in batches for share in _shares(net, streams, batch, workers)]
+    with _one_thread_each() if device.startswith("cpu") else nullcontext():
+        if len(shares) == len(batches):
             for share in shares:
-                train_some(share)
-            return results
-        with ThreadPoolExecutor(workers, "benchkit-train") as pool:
-            shares.sort(key=lambda share: -sum(_work(net, streams[i]) for i in share))
-            futures = [pool.submit(train_some, share) for share in shares]
-            try:
-                for future in futures:
-                    future.result()
-            except BaseException:  # Ctrl-C too: the others must not go on for minutes
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-    return results
+                train_share(share)
+        else:
+            _train_at_once(train_share, shares, workers, stop)
+    return [[found[i, h] for h in range(len(stream.heads))] for i, stream in enumerate(streams)]
+
+
+def _train_at_once(
+    train_share: Callable[[Share], None], shares: list[Share], workers: int, stop: threading.Event
+) -> None:
+    with ThreadPoolExecutor(workers, "benchkit-train") as pool:
+        futures = [pool.submit(train_share, share) for share in shares]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:  # Ctrl-C too: the others must not go on for minutes
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def free_memory(device: str) -> int:
     """Bytes that training may take."""
     return torch.cuda.mem_get_info(device)[0] // 2 if device.startswith("cuda") else CPU_MEMORY
-
-
-def _work(net: Net, stream: Stream) -> float:
-    return stream.steps * len(stream.heads) * net.operations(stream.batch)
 
 
 def _batches(net: Net, streams: Sequence[Stream], limit: int) -> list[list[int]]:
@@ -117,15 +117,23 @@ def _batches(net: Net, streams: Sequence[Stream], limit: int) -> list[list[int]]
     return [batch for batches in alike.values() for batch in batches]
 
 
-def _shares(batch: list[int], streams: Sequence[Stream], n: int) -> list[list[int]]:
-    """The batch in at most `n` shares of about the same work: the longest first, each to whoever has least."""
-    shares: list[list[int]] = [[] for _ in range(min(n, len(batch)))]
-    work = [0] * len(shares)
-    for i in sorted(batch, key=lambda i: -streams[i].steps):
-        least = work.index(min(work))
-        shares[least].append(i)
-        work[least] += streams[i].steps
-    return shares
+def _shares(net: Net, streams: Sequence[Stream], batch: list[int], n: int) -> list[Share]:
+    """The batch in at most `n` shares, where that is worth it: whole streams to each, or a part of every stream's
+    heads, whichever makes the largest share smaller."""
+    n_heads = len(streams[batch[0]].heads)
+    whole = [(i, range(n_heads)) for i in batch]
+    if n == 1 or len(batch) * n_heads * net.operations(streams[batch[0]].batch) < SHARED:
+        return [whole]
+    by_stream: list[Share] = [[] for _ in range(min(n, len(batch)))]
+    steps = [0] * len(by_stream)
+    for i, heads in sorted(whole, key=lambda one: -streams[one[0]].steps):
+        least = steps.index(min(steps))
+        by_stream[least].append((i, heads))
+        steps[least] += streams[i].steps
+    each = -(-n_heads // n)
+    if max(steps) * n_heads <= sum(steps) * each:
+        return by_stream
+    return [[(i, range(h, min(h + each, n_heads))) for i in batch] for h in range(0, n_heads, each)]
 
 
 @contextmanager
@@ -171,6 +179,7 @@ class _Run:
         }
         self.m = {name: torch.zeros_like(w) for name, w in self.w.items()}
         self.v = {name: torch.zeros_like(w) for name, w in self.w.items()}
+        self.step_of = {name: torch.zeros_like(w) for name, w in self.w.items()}
         rates = {name: torch.tensor([[net.rate(name, h) for h in s.heads] for s in streams]) for name in self.w}
         self.peak, self.decay = ({name: r[:, :, i].to(device) for name, r in rates.items()} for i in (0, 1))
 
@@ -236,7 +245,8 @@ class _Run:
         correction = (1 - p.beta2**t) ** 0.5
         m.lerp_(g, 1 - p.beta1)
         v.mul_(p.beta2).addcmul_(g, g, value=1 - p.beta2)
-        step = v.sqrt().add_(p.eps * correction)
+        step = self.step_of[name]
+        torch.sqrt(v, out=step).add_(p.eps * correction)
         torch.div(m, step, out=step)
         w.mul_(_spread(1 - lr_sl * self.decay[name], w))
         w.addcmul_(step, _spread(lr_sl, w), value=-correction / (1 - p.beta1**t))
@@ -269,7 +279,7 @@ class _Run:
         keep = [s for s, is_over in enumerate(over) if not is_over]
         self.live = [self.live[s] for s in keep]
         with torch.no_grad():
-            for tensors in (self.w, self.m, self.v, self.peak, self.decay):
+            for tensors in (self.w, self.m, self.v, self.step_of, self.peak, self.decay):
                 tensors.update({name: t[keep] for name, t in tensors.items()})
         for w in self.w.values():
             w.requires_grad_()

@@ -51,6 +51,7 @@ def check_features(train: Float[np.ndarray, "n D"], test: Float[np.ndarray, "m D
     distinct; an effective rank below 2; or outliers that carry more than half of the mean squared norm. An outlier is a
     dimension whose root mean square is at least 200 times the median dimension's, or the largest one if it is at least
     10 times the next: one at 2,500 beside others within 10 is, the spectral tilt of log-mel means or MFCC is not.
+    `benchkit diagnose` looks for where such a dimension comes from.
     """
     parts = {"train": examine(train)} | ({} if test is None else {"test": examine(test)})
     by_kind: dict[str, dict[str, Finding]] = {}
@@ -119,7 +120,8 @@ def _judge(a: Anatomy) -> dict[str, Finding]:
     if a.outlier_share > 0.5:
         text = (
             f"{_dims(a.outliers)} {a.outlier_share:.1%} of the mean squared norm "
-            f"(RMS {a.top_rms:,.4g}, the next {a.next_rms:,.4g}, the median {a.median_rms:,.4g})"
+            f"(RMS {a.top_rms:,.4g}, the next {a.next_rms:,.4g}, the median {a.median_rms:,.4g}); "
+            "`benchkit diagnose` tells where in the model it comes from"
         )
         found["outliers"] = Finding("warn", text)
     if a.effective_rank is not None and a.effective_rank < 2 and min(a.dim, a.n) >= _FEW:

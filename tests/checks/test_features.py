@@ -48,6 +48,7 @@ def test_a_dimension_at_2500_is_caught_whether_it_varies_or_not(healthy, spread,
     named = "dimension 17 carries 100.0%" if n_dims == 1 else "2 dimensions"
     assert named in check.summary
     assert "RMS 2,5" in check.summary
+    assert "`benchkit diagnose` tells where" in check.summary
     assert sorted(check.details["train"]["outliers"]) == [17, 18][:n_dims]
 
 

@@ -1,0 +1,71 @@
+"""`benchkit diagnose`: from spec strings to a page and a record in the registry."""
+
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchkit.diagnose.run import Looked, check_media, diagnose
+from benchkit.environment import Meter, describe, resolve_device
+from benchkit.errors import BenchkitError
+from benchkit.files import write_atomic
+from benchkit.progress import Progress
+from benchkit.sealing import seal
+from benchkit.spec import resolve
+from benchkit.store import open_store, side_folder
+from benchkit.times import now
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the user asked for. page: None is the folder beside the registry."""
+
+    model: str
+    task: str
+    against: str | None
+    against_task: str | None
+    examples: int
+    pooled: bool
+    page: Path | None
+    device: str
+    db: Path
+
+
+@dataclass(frozen=True)
+class Done:
+    looked: Looked
+    against: Looked | None
+    page: Path
+
+
+def run(wanted: Wanted, progress: Progress) -> Done:
+    """Looks, writes the page, seals the record and has the registry take it in. Raises BenchkitError."""
+    from benchkit.diagnose.page import html
+    from benchkit.diagnose.record import record
+
+    model, task = resolve("model", wanted.model), resolve("task", wanted.task)
+    other = resolve("model", wanted.against) if wanted.against else None
+    other_task = resolve("task", wanted.against_task) if wanted.against_task else None
+    for one, its in ((model, task), (other or model, other_task or task)):
+        check_media(one, its)
+    if not wanted.db.absolute().parent.is_dir():
+        raise BenchkitError(f"cannot create the registry '{wanted.db}': there is no folder '{wanted.db.parent}'")
+    name = uuid.uuid4().hex
+    page = (wanted.page or side_folder(wanted.db) / "diagnoses" / f"{name}.html").absolute()
+    if wanted.page is not None and not page.parent.is_dir():
+        raise BenchkitError(f"the page cannot be written to '{wanted.page}': there is no folder '{page.parent}'")
+    device, began, meter = resolve_device(wanted.device), now(), Meter()
+    also = [other_task] if other_task is not None and other is None else []
+    looked = diagnose(model, task, examples=wanted.examples, device=device, pooled_only=wanted.pooled, also=also,
+                      progress=progress)  # fmt: skip
+    against = None
+    if other is not None:
+        against = diagnose(other, other_task or task, examples=wanted.examples, device=device,
+                           pooled_only=wanted.pooled, progress=progress)  # fmt: skip
+    with open_store(wanted.db) as store:
+        ended = now()
+        write_atomic(page, html(looked, against, ended).encode())
+        providers = {spec.kind + spec.name: spec.dist for spec in (model, task, other, other_task) if spec is not None}
+        environment = describe(providers, device, *meter.read())
+        seal(record(looked, against, name, str(page), environment, (began, ended)), store.inbox)
+        store.refresh()
+    return Done(looked, against, page)

@@ -1,0 +1,197 @@
+"""Faults planted in a healthy backbone are found, and named by their place, their weights and what helps."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from benchkit.diagnose.run import Looked
+
+from .conftest import Weights
+
+Look = Callable[..., Looked]
+Plant = Callable[..., str]
+DIM = 29
+
+
+def only_origin(looked: Looked) -> object:
+    assert not looked.healthy
+    assert {o.dim for o in looked.origins} == {DIM}, looked.verdict
+    return looked.origins[0]
+
+
+def add(name: str, index: object, value: float) -> Callable[[Weights], None]:
+    def change(w: Weights) -> None:
+        w[name][index] += value
+
+    return change
+
+
+def scale(name: str, index: object, factor: float) -> Callable[[Weights], None]:
+    def change(w: Weights) -> None:
+        w[name][index] *= factor
+
+    return change
+
+
+WRITTEN = {
+    "fc2 bias of the first block": (add("blocks.0.mlp.fc2.bias", DIM, 900.0), "MLP", 0, "blocks.0.mlp.fc2", "bias"),
+    "fc2 bias of the last block": (add("blocks.2.mlp.fc2.bias", DIM, 900.0), "MLP", 2, "blocks.2.mlp.fc2", "bias"),
+    "negative": (add("blocks.1.mlp.fc2.bias", DIM, -900.0), "MLP", 1, "blocks.1.mlp.fc2", "bias"),
+    "moderate": (add("blocks.1.mlp.fc2.bias", DIM, 18.0), "MLP", 1, "blocks.1.mlp.fc2", "bias"),
+    "moderate and negative": (add("blocks.0.attn.proj.bias", DIM, -18.0), "attention", 0, "blocks.0.attn.proj", "bias"),
+    "attention output bias": (add("blocks.1.attn.proj.bias", DIM, 300.0), "attention", 1, "blocks.1.attn.proj", "bias"),
+    "fc2 weights": (scale("blocks.1.mlp.fc2.weight", DIM, 300.0), "MLP", 1, "blocks.1.mlp.fc2", "weight"),
+    "one fc2 weight": (add("blocks.1.mlp.fc2.weight", (DIM, 100), 500.0), "MLP", 1, "blocks.1.mlp.fc2", "weight"),
+    "attention output weights": (
+        scale("blocks.2.attn.proj.weight", DIM, 500.0), "attention", 2, "blocks.2.attn.proj", "weight",
+    ),
+    "patch projection bias": (add("patch_embed.proj.bias", DIM, 200.0), "embedding", None, "patch_embed.proj", "bias"),
+    "patch projection weights": (
+        scale("patch_embed.proj.weight", DIM, 100.0), "embedding", None, "patch_embed.proj", "weight",
+    ),
+    "positions": (add("pos_embed", (0, slice(None), DIM), 100.0), "embedding", None, "pos_embed", "positions"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", WRITTEN)
+def test_the_writer_of_an_outlier_dimension_is_named(planted: Plant, look: Look, what: str) -> None:
+    change, module, block, layer, part = WRITTEN[what]
+    looked = look(planted(change))
+    origin = only_origin(looked)
+    assert (origin.module, origin.block, origin.layer, origin.part) == (module, block, layer, part), looked.verdict
+    if block is not None:
+        place = "attn_out" if module == "attention" else "mlp_out"
+        assert origin.first == f"blocks.{block}.{place}"
+    if part == "bias":
+        assert (origin.peak.value < 0) == ("negative" in what)
+    assert origin.peak.where == "in every token"
+    assert origin.passed_by or block == 2  # nothing was learnt to suppress it
+    first = origin.first if block is not None else "blocks.0.resid_pre"
+    healthy_before = [j.healthy for j in looked.judged[: [j.point for j in looked.judged].index(first)]]
+    assert all(healthy_before)
+    assert not looked.at("blocks.2.resid_post").healthy
+    raw, *ways = looked.effects
+    assert raw.point == "blocks.2.resid_post"
+    better = {e.name: e for e in ways}
+    assert better["normalise per dimension"].norm_share < raw.norm_share
+    assert better["whiten"].participation > raw.participation
+    assert "normalise per dimension, or whiten" in looked.remedy
+    assert looked.others[0].dims.count(DIM) == 1
+
+
+@pytest.mark.parametrize("name", ["cls_token", "pos_embed"])
+def test_an_outlier_in_the_class_token_alone_is_found(planted: Plant, look: Look, name: str) -> None:
+    looked = look(planted(add(name, (0, 0, DIM), 60.0)))
+    origin = only_origin(looked)
+    assert (origin.module, origin.layer) == ("embedding", name)
+    assert (origin.peak.where, origin.peak.positions, origin.peak.first_position) == ("at some positions", 1, 0)
+    assert looked.at("pooled").healthy  # the mean of the patch tokens never sees it
+
+
+def test_an_outlier_at_a_few_positions_is_found(planted: Plant, look: Look) -> None:
+    looked = look(planted(add("pos_embed", (0, [50, 51, 200], DIM), -18.0)))
+    origin = only_origin(looked)
+    assert (origin.module, origin.layer, origin.part) == ("embedding", "pos_embed", "positions")
+    assert (origin.peak.positions, origin.peak.first_position) == (3, 50)
+    assert origin.peak.value < 0
+
+
+def test_two_dimensions_at_once_have_an_origin_each(planted: Plant, look: Look) -> None:
+    def change(w: Weights) -> None:
+        w["blocks.0.mlp.fc2.bias"][7] += 700.0
+        w["blocks.2.attn.proj.bias"][40] -= 90.0
+
+    looked = look(planted(change))
+    found = {o.dim: (o.module, o.block, o.layer) for o in looked.origins}
+    assert found == {7: ("MLP", 0, "blocks.0.mlp.fc2"), 40: ("attention", 2, "blocks.2.attn.proj")}
+    assert looked.at("blocks.1.resid_post").dims == (7,)
+
+
+@pytest.mark.parametrize("norm", ["blocks.1.norm1", "blocks.2.norm2", "norm"])
+@pytest.mark.parametrize(("part", "value"), [("weight", 60.0), ("bias", -60.0)])
+def test_a_norm_that_makes_an_outlier_is_named_and_the_stream_is_healthy(
+    planted: Plant, look: Look, norm: str, part: str, value: float
+) -> None:
+    looked = look(planted(add(f"{norm}.{part}", DIM, value)))
+    origin = only_origin(looked)
+    assert (origin.module, origin.first, origin.layer, origin.part) == ("norm", norm, norm, part)
+    assert not looked.at(norm).healthy
+    assert all(j.healthy for j in looked.judged if j.stats.place.kind == "residual")
+    assert "record at blocks.2.resid_post" in looked.remedy.lower()
+
+
+def test_the_norm_of_pooled_features_is_looked_at_too(planted: Plant, look: Look) -> None:
+    looked = look(planted(add("fc_norm.weight", DIM, 50.0)))
+    origin = only_origin(looked)
+    assert (origin.first, origin.layer, origin.part) == ("pooled", "fc_norm", "weight")
+    assert [j.point for j in looked.judged if not j.healthy] == ["pooled"]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_named(planted: Plant, look: Look, value: float) -> None:
+    looked = look(planted(add("blocks.1.mlp.fc2.weight", (3, 4), value)))
+    assert [f.kind for f in looked.findings] == ["nan"]
+    assert "block 1's MLP (blocks.1.mlp_out)" in looked.verdict
+    assert "blocks.1.mlp.fc2 (1 of 16,384)" in looked.verdict
+    assert looked.at("blocks.1.norm2").healthy
+    assert not looked.at("blocks.1.mlp_out").healthy
+    assert not looked.effects
+
+
+def test_an_overflow_is_told_from_broken_weights(planted: Plant, look: Look) -> None:
+    def change(w: Weights) -> None:
+        w["blocks.0.mlp.fc2.weight"] *= 1e38
+
+    looked = look(planted(change))
+    assert "though every weight that is shown is finite: an overflow" in looked.verdict
+
+
+def test_dead_dimensions_are_counted_where_they_are(planted: Plant, look: Look) -> None:
+    dead = [5, 6, 50]
+
+    def change(w: Weights) -> None:
+        for name in ("patch_embed.proj", *(f"blocks.{i}.{x}" for i in range(3) for x in ("attn.proj", "mlp.fc2"))):
+            w[f"{name}.weight"][dead] = 0.0
+            w[f"{name}.bias"][dead] = 0.0
+        w["pos_embed"][..., dead] = 0.0
+        w["cls_token"][..., dead] = 0.0
+
+    looked = look(planted(change))
+    assert not looked.healthy
+    assert looked.at("blocks.2.resid_post").zero == tuple(dead)
+    assert "3 dimensions (5, 6, 50) are dead (zero in every token) at blocks.0.resid_pre" in looked.verdict
+    assert "leave the dead dimensions out" in looked.remedy.lower()
+
+
+def test_a_model_that_gives_the_same_for_every_input_is_dead(planted: Plant, look: Look) -> None:
+    def change(w: Weights) -> None:
+        w["patch_embed.proj.weight"][:] = 0.0
+
+    looked = look(planted(change))
+    assert looked.findings[0].kind == "dead"
+    assert "same for every example" in looked.verdict
+
+
+def test_a_hidden_unit_that_writes_to_every_dimension_is_named(planted: Plant, look: Look) -> None:
+    looked = look(planted(scale("blocks.1.mlp.fc2.weight", (slice(None), 33), 3000.0)))
+    found = next(f for f in looked.findings if f.kind == "growth")
+    assert "block 1's MLP makes all of the residual stream" in found.text
+    assert "input unit 33 of blocks.1.mlp.fc2" in found.text
+
+
+def test_an_outlier_in_single_tokens_that_come_with_the_input_is_found(planted: Plant, look: Look) -> None:
+    """A hidden unit that few patches excite, and that writes to one dimension."""
+
+    def change(w: Weights) -> None:
+        w["blocks.1.mlp.fc1.weight"][9] = 0.0
+        w["blocks.1.mlp.fc1.weight"][9, 1] = 40.0
+        w["blocks.1.mlp.fc1.bias"][9] = -40.0 * 2.6  # about the 99th percentile of norm2 there
+        w["blocks.1.mlp.fc2.weight"][:, 9] = 0.0
+        w["blocks.1.mlp.fc2.weight"][DIM, 9] = 20.0
+
+    looked = look(planted(change))
+    assert np.quantile(looked.at("blocks.1.norm2").stats.sample_nd[:, 1], 0.9) < 2.6
+    origin = only_origin(looked)
+    assert (origin.module, origin.block, origin.layer, origin.part) == ("MLP", 1, "blocks.1.mlp.fc2", "weight")
+    assert "from input unit 9" in origin.because

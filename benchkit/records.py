@@ -9,7 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchkit.report import Cell, Environment
+from benchkit.report import Cell, Environment, strict_json
 
 Reason = Literal["error", "crash", "killed", "out of memory", "time limit", "cancelled", "node lost"]
 """error: said in one line. crash: a bug in somebody's code, the trace is in the log. The others: ended from outside."""
@@ -35,7 +35,7 @@ class _Record:
     @classmethod
     def from_json(cls, text: str) -> Any:
         """Raises ValueError, TypeError or KeyError where `text` is no such record."""
-        record = json.loads(text)
+        record = strict_json(text)
         if "cell" in record:
             record["cell"] = Cell(**record["cell"])
         if "environment" in record:

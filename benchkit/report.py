@@ -134,10 +134,19 @@ class Report:
     @staticmethod
     def from_json(text: str) -> "Report":
         """Raises ValueError, TypeError or KeyError where `text` is no report."""
-        r = json.loads(text)
+        r = strict_json(text)
         lists = {"metrics": Metric, "class_metrics": ClassMetric, "checks": Check, "artifacts": Artifact}
         made: dict[str, Any] = {k: [cls(**row) for row in r[k]] for k, cls in lists.items()}
         return Report(**(r | made | {"cell": Cell(**r["cell"]), "environment": Environment(**r["environment"])}))
+
+
+def strict_json(text: str) -> Any:
+    """What `text` says. Raises ValueError where it is no JSON, or has NaN or infinity, which JSON does not know."""
+
+    def refuse(constant: str) -> Any:
+        raise ValueError(f"{constant} is no number")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def finite(value: float) -> float | None:

@@ -46,6 +46,6 @@ def unseal(path: Path) -> Sealed:
         if hashlib.sha256(body.encode()).hexdigest() != digest:
             raise ValueError("its checksum does not match: it was damaged or altered")
         made: Sealed = KINDS[magic].from_json(body)
-    except (ValueError, TypeError, KeyError, AttributeError) as e:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise StoreError(f"sealed report '{path}' cannot be taken in: {e}") from e
     return made

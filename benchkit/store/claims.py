@@ -21,7 +21,6 @@ from benchkit.errors import StoreError
 from benchkit.report import Cell
 from benchkit.store import leases
 from benchkit.store.database import Store, open_store
-from benchkit.store.ingest import ingest_inbox
 from benchkit.store.insert import CELL
 from benchkit.store.leases import Sighting, expired, note, sightings
 from benchkit.store.locks import is_held, lock_file, locked
@@ -58,8 +57,16 @@ def claim(store: Store, cells: Sequence[Cell], owner: Owner, *, force: bool = Fa
 
     force: cells that are done are claimed too (they are to be computed again).
     """
-    release_dead(store)
-    ingest_inbox(store)  # after that: whatever a dead owner has sealed is done, not to do
+    store.refresh()
+    got = _claim(store, cells, owner, force)
+    if len(got) < len(cells) and release_dead(store):
+        store.refresh()  # whatever a dead owner has sealed is done, not to do
+        had = set(got)
+        got += _claim(store, [c for c in cells if c not in had], owner, force)
+    return got
+
+
+def _claim(store: Store, cells: Sequence[Cell], owner: Owner, force: bool) -> list[Cell]:
     who = (owner.token, owner.host, owner.pid, owner.process_started, owner.slurm_job)
     got = []
     with store.write():
@@ -76,7 +83,10 @@ def claim(store: Store, cells: Sequence[Cell], owner: Owner, *, force: bool = Fa
 
 
 def release(store: Store, owner: Owner, cells: Iterable[Cell] | None = None) -> None:
-    """Gives up the owner's claims: all of them, or those of `cells`."""
+    """Gives up the owner's claims: all of them, or those of `cells`. What it has sealed is taken in before that: a cell
+    that has neither a claim nor a report is to do.
+    """
+    store.refresh()
     with store.write():
         if cells is None:
             store.execute("DELETE FROM claims WHERE owner = ?", (owner.token,))

@@ -49,8 +49,13 @@ class Store:
         return self.side / "inbox"
 
     def execute(self, sql: str, params: Any = ()) -> Any:
-        with errors(self.path):
+        try:
+            connection = self.db.connection()
+            if connection.in_transaction:  # has its lock: needs no patience, and so not peewee's way round
+                return connection.execute(sql, params)
             return self.db.execute_sql(sql, params)
+        except (sqlite3.Error, peewee.PeeweeException) as e:
+            raise explained(self.path, e) from e
 
     def many(self, sql: str, rows: Any) -> None:
         """One statement for many rows."""
@@ -226,25 +231,41 @@ def _journal(connection: sqlite3.Connection) -> str:
     return connection.execute("PRAGMA journal_mode").fetchone()[0].upper()
 
 
+class StoreRefused(StoreError):
+    """A row contradicts the schema: a number where text belongs, the same key twice."""
+
+
+_REFUSED = (
+    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, sqlite3.ProgrammingError,
+    peewee.IntegrityError, peewee.InterfaceError, peewee.DataError, peewee.ProgrammingError,
+)  # fmt: skip
+
+
 @contextmanager
 def errors(path: Path) -> Iterator[None]:
     """SQLite's errors as one clear line each."""
     try:
         yield
     except (sqlite3.Error, peewee.PeeweeException) as e:
-        if "syntax error" in str(e):
-            raise
-        raise StoreError(_explain(path, str(e))) from e
+        raise explained(path, e) from e
 
 
-def _explain(path: Path, text: str) -> str:
-    lower = text.lower()
+def explained(path: Path, error: Exception) -> Exception:
+    """A StoreError for what can be wrong with a registry, StoreRefused for a row. A mistake in our SQL stays one."""
+    text, lower = str(error), str(error).lower()
+    if "syntax error" in lower:
+        return error
+    kind = StoreRefused if isinstance(error, _REFUSED) else StoreError
+    return kind(f"registry '{path}'{_explain(text, lower)}")
+
+
+def _explain(text: str, lower: str) -> str:
     if "full" in lower:
-        return f"registry '{path}': the disk is full; nothing was changed"
+        return ": the disk is full; nothing was changed"
     if "locked" in lower or "busy" in lower:
-        return f"registry '{path}': another process is writing to it; nothing was changed, try again once it is done"
+        return ": another process is writing to it; nothing was changed, try again once it is done"
     if any(word in lower for word in ("not a database", "malformed", "disk image", "no such table", "no such column")):
-        return f"registry '{path}' is damaged or no registry ({text}): `benchkit check` says more; restore a backup"
+        return f" is damaged or no registry ({text}): `benchkit check` says more; restore a backup"
     if "readonly" in lower or "unable to open" in lower or "permission" in lower:
-        return f"registry '{path}' cannot be opened ({text}): check the permissions of the file and its folder"
-    return f"registry '{path}': {text}"
+        return f" cannot be opened ({text}): check the permissions of the file and its folder"
+    return f": {text}"

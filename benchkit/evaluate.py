@@ -22,7 +22,7 @@ from benchkit.progress import Progress
 from benchkit.records import Reason
 from benchkit.report import Artifact, Cell, Check, Report
 from benchkit.sealing import seal
-from benchkit.spec import Spec, resolve
+from benchkit.spec import Kind, Spec, resolve
 from benchkit.times import now
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ class Context:
         ]
         self.chance = metrics.chance(data.task.metrics[0], pairs, data.problem)
         self.checks = _check_data(data, ids, tests, pairs)
-        self.published = [(p, *_canonical(p)) for p in data.task.published]
+        probe: Kind = "scorer" if data.problem.kind == "traits" else "classifier"
+        self.published = [(p, *_canonical(p, probe)) for p in data.task.published]
 
 
 def _check_data(
@@ -116,10 +117,10 @@ def _check_data(
     ]
 
 
-def _canonical(published: Published) -> tuple[str, str]:
+def _canonical(published: Published, probe: Kind) -> tuple[str, str]:
     """The names our cells would have; an entry for a model or probe that is not installed matches none."""
     try:
-        return resolve("model", published.model).canonical, resolve("classifier", published.classifier).canonical
+        return resolve("model", published.model).canonical, resolve(probe, published.classifier).canonical
     except BenchkitError:
         return "", ""
 

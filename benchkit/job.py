@@ -22,6 +22,7 @@ from benchkit.plugins import one_line
 from benchkit.progress import Progress
 from benchkit.report import Cell, Report
 from benchkit.spec import Spec, resolve
+from benchkit.traits.job import run_traits
 
 SOON = 60.0
 """Seconds: where the test split's tokens take less, probes on pooled features get a pass of their own, and first."""
@@ -129,6 +130,8 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             outcomes.append(Outcome(wanted.cell, error=str(e)))
     if not groups:
         return outcomes
+    if data.problem.kind == "traits":
+        return outcomes + run_traits(groups, data, context, sealed)
     probes: dict[Needs, list[Probe]] = {}
     for text, cells in groups.items():
         spec = resolve("classifier", text)

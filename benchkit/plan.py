@@ -214,7 +214,9 @@ def _check_fit(task: Spec, modality: Modality, model: Spec, classifier: Spec) ->
         raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {modality}")
     if task.cls.kind == "traits":
         if classifier.kind != "scorer":
-            raise BenchkitError(f"task '{task.name}' is a trait task, which takes a scorer, not '{classifier.name}'")
+            raise BenchkitError(
+                f"task '{task.name}' is a trait task, which takes a scorer (--scorer random), not '{classifier.name}'"
+            )
     elif classifier.kind == "scorer":
         raise BenchkitError(f"'{classifier.name}' is a scorer, for trait tasks; task '{task.name}' takes a classifier")
     elif task.cls.kind not in classifier.cls.kinds:

@@ -18,8 +18,13 @@ def run(
     ] = None,
     model: Annotated[list[str] | None, typer.Option(help="A backbone, as in 'bird-mae:large'. Repeatable.")] = None,
     classifier: Annotated[list[str] | None, typer.Option(help="A probe (default: linear). Repeatable.")] = None,
+    scorer: Annotated[
+        list[str] | None,
+        typer.Option(help="For trait tasks, in the classifier's place, as in 'random,k=2048'. Repeatable."),
+    ] = None,
     n_train: Annotated[
-        list[int] | None, typer.Option(help="Training examples per class; -1 (default) is all. Repeatable.")
+        list[int] | None,
+        typer.Option(help="Training examples per class (trait tasks: in total); -1 (default) is all. Repeatable."),
     ] = None,
     seed: Annotated[
         list[int] | None, typer.Option(help="Of sampling, initialisation and shuffling (default: 0). Repeatable.")
@@ -60,9 +65,10 @@ def run(
     from benchkit.store import store_path
 
     if sweep:
-        if task or model or classifier or n_train or seed:
+        if task or model or classifier or scorer or n_train or seed:
             raise BenchkitError(
-                "--sweep holds the whole grid: give it without --task, --model, --classifier, --n-train, --seed"
+                "--sweep holds the whole grid: give it without --task, --model, --classifier, --scorer, --n-train and "
+                "--seed"
             )
         grids = read_sweep(sweep)
     else:
@@ -71,9 +77,8 @@ def run(
             raise BenchkitError(
                 f"{missing} missing, as in: benchkit run --task digits --model pixels (or --sweep FILE)"
             )
-        grids = [
-            Grid(tuple(task), tuple(model), tuple(classifier or ["linear"]), tuple(n_train or [-1]), tuple(seed or [0]))
-        ]
+        probes = (*(classifier or ()), *(scorer or ())) or ("linear",)
+        grids = [Grid(tuple(task), tuple(model), probes, tuple(n_train or [-1]), tuple(seed or [0]))]
     path = store_path(db)
     settings = Settings(
         path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled, jobs, retry_failed

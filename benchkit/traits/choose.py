@@ -19,6 +19,8 @@ from benchkit.progress import Progress, Silent
 
 _ELEMENTS = 1 << 19
 """Positives, over the prototypes of a chunk, that a thread has in hand: they stay in the processor's cache."""
+_BLOCK = 1 << 24
+"""Scores, of some prototypes for all images, that are read at a time: 64 MB; the others may lie on a disk."""
 _MAX_THREADS = 16
 
 
@@ -69,24 +71,27 @@ def _chunks(
     scores: Float32[np.ndarray, "N K"], labels: UInt8[np.ndarray, "N T"]
 ) -> Iterator[tuple[int, Float64[np.ndarray, "k T"]]]:
     """Chunk after chunk of prototypes: the first one's number and their average precisions."""
-    if np.isnan(scores).any():
-        raise FitError("scores of images are not numbers: the activations or the scorer went wrong before")
     n, k = scores.shape
     positives = _Positives.of(labels)
-    width = int(np.clip(_ELEMENTS // max(1, len(positives.rows), n), 1, 512))
-    starts = range(0, k, width)
+    block = max(1, _BLOCK // max(1, n))
+    width = int(np.clip(_ELEMENTS // max(1, len(positives.rows), n), 1, min(512, block)))
+    with ThreadPoolExecutor(
+        min(cpus.available(), _MAX_THREADS)
+    ) as pool:  # numpy sorts without holding the interpreter's lock
+        for begin in range(0, k, block):
+            falling = -np.ascontiguousarray(scores[:, begin : begin + block].T)
+            if np.isnan(falling).any():
+                raise FitError("scores of images are not numbers: the activations or the scorer went wrong before")
+            parts = [falling[i : i + width] for i in range(0, len(falling), width)]
+            done = pool.map(lambda part: positives.average_precision(_thresholds(part)), parts)
+            for i, ap in enumerate(done):
+                yield begin + i * width, ap
 
-    def compute(start: int) -> Float64[np.ndarray, "k T"]:
-        return positives.average_precision(_thresholds(scores[:, start : start + width]))
 
-    threads = min(cpus.available(), _MAX_THREADS)
-    with ThreadPoolExecutor(threads) as pool:  # numpy sorts without holding the interpreter's lock
-        yield from zip(starts, pool.map(compute, starts), strict=True)
+def _thresholds(falling: Float32[np.ndarray, "k N"]) -> Int64[np.ndarray, "k N"]:
+    """How many images score as high as this one, or higher: where the group of equal scores ends that it is in.
 
-
-def _thresholds(scores: Float32[np.ndarray, "N k"]) -> Int64[np.ndarray, "k N"]:
-    """How many images score as high as this one, or higher: where the group of equal scores ends that it is in."""
-    falling = -np.ascontiguousarray(scores.T)
+    falling: the negative scores."""
     order = np.argsort(falling, axis=1)
     ranked = np.take_along_axis(falling, order, axis=1)
     n = falling.shape[1]

@@ -92,7 +92,9 @@ def test_the_files_decide_which_backbones_fit(images: Path, recordings: Path) ->
     make_plan([Grid((f"traits,root={recordings}",), ("logmel",), ("random,k=4",))], None)
     with pytest.raises(BenchkitError, match="model 'pixels' takes image, and task 'traits' gives audio"):
         make_plan([Grid((f"traits,root={recordings}",), ("pixels",), ("random,k=4",))], None)
-    with pytest.raises(BenchkitError, match="'traits' is a trait task, which takes a scorer, not 'linear'"):
+    with pytest.raises(
+        BenchkitError, match=r"'traits' is a trait task, which takes a scorer .--scorer random., not 'linear'"
+    ):
         make_plan([Grid((f"traits,root={images}",), ("random-vit",))], None)
 
 

@@ -24,7 +24,8 @@ def as_json(stored: Stored, side: Path) -> str:
     history = [{"run": r.run, "current": r.current, "finished_at": r.finished_at, "value": r.value, "low": r.low,
                 "high": r.high, "git_commit": r.git_commit} for r in stored.history]  # fmt: skip
     known = {"run": stored.run, "current": stored.current, "ingested_at": stored.ingested_at}
-    return json.dumps(known | record | {"history": history}, indent=2)
+    conflicts = [c._asdict() for c in stored.conflicts]
+    return json.dumps(known | record | {"history": history, "conflicts": conflicts}, indent=2)
 
 
 def as_text(stored: Stored, side: Path, screen: Screen, *, verbose: bool = False, classes: bool = False) -> str:
@@ -34,6 +35,12 @@ def as_text(stored: Stored, side: Path, screen: Screen, *, verbose: bool = False
     if r.record:
         blocks.append(_section("of the fit", [(k, _value(v)) for k, v in sorted(r.record.items())], screen))
     blocks += [_section("environment", _environment(r), screen), *_artifacts(r, side, screen)]
+    if stored.conflicts:
+        lines = [
+            (f"run {c.other}", f"{c.difference} ({'it' if c.brought else 'this run'} was merged from {c.source})")
+            for c in stored.conflicts
+        ]
+        blocks.append(_section("conflicts: another result for this cell", lines, screen))
     if len(stored.history) > 1:
         rows = [
             (

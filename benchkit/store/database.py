@@ -131,6 +131,20 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
     return store
 
 
+def open_reading(path: Path) -> Store:
+    """Opens a registry as it is, of this schema or an older one, without changing anything of it."""
+    if path.is_dir():
+        raise StoreError(f"'{path}' is a folder, not a registry file")
+    store = Store(path, _connect(path, writable=False, changing=_writable(path)), False)
+    try:
+        with errors(path):
+            _version(store)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
 def _take_in(store: Store, create: bool) -> None:
     """Whoever only reads goes on where the reports cannot be taken in now: they stay where they are."""
     if create:
@@ -146,11 +160,12 @@ def _writable(path: Path) -> bool:
     return os.access(path.parent, os.W_OK) and (not path.exists() or os.access(path, os.W_OK))
 
 
-def _connect(path: Path, writable: bool) -> Database:
+def _connect(path: Path, writable: bool, changing: bool = False) -> Database:
+    """changing: others may write to it though this connection does not."""
     pragmas: list[tuple[str, Any]] = [("foreign_keys", 1), ("synchronous", "FULL")]
     uri = f"file:{_quoted(path)}?mode={'rwc' if writable else 'ro'}"
     if not writable:
-        if not has_journal(path):
+        if not changing and not has_journal(path):
             uri += "&immutable=1"  # a write-ahead log in a folder we may not write to could not be opened otherwise
         pragmas.append(("query_only", 1))
     return Database(path, uri, pragmas)
@@ -171,14 +186,7 @@ def _prepare(store: Store, create: bool) -> None:
     """Refuses what is no registry or of a newer benchkit; migrates an older one; sees to the journal."""
     new = not (store.path.exists() and store.path.stat().st_size)
     if not new:
-        application = store.execute("PRAGMA application_id").fetchone()[0]
-        version = store.execute("PRAGMA user_version").fetchone()[0]
-        if application != APPLICATION_ID and (application or store.execute("SELECT 1 FROM sqlite_master").fetchone()):
-            raise StoreError(f"'{store.path}' is an SQLite file, but no benchkit registry: --db names another")
-        if version > VERSION:
-            raise StoreError(
-                f"registry '{store.path}' is of schema {version}, newer than this benchkit's {VERSION}: update benchkit"
-            )
+        version = _version(store)
         if version == VERSION:
             if store.writable:
                 _use_journal(store, must=create)
@@ -195,6 +203,19 @@ def _prepare(store: Store, create: bool) -> None:
                 store.execute(statement)
             store.execute(f"PRAGMA user_version = {number}")
         store.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _version(store: Store) -> int:
+    """The schema's version. Raises StoreError for what is no registry, or a newer benchkit's."""
+    application = store.execute("PRAGMA application_id").fetchone()[0]
+    version = store.execute("PRAGMA user_version").fetchone()[0]
+    if application != APPLICATION_ID and (application or store.execute("SELECT 1 FROM sqlite_master").fetchone()):
+        raise StoreError(f"'{store.path}' is an SQLite file, but no benchkit registry: --db names another")
+    if version > VERSION:
+        raise StoreError(
+            f"registry '{store.path}' is of schema {version}, newer than this benchkit's {VERSION}: update benchkit"
+        )
+    return version
 
 
 def _use_journal(store: Store, *, must: bool, new: bool = False) -> None:

@@ -21,26 +21,29 @@ WHERE current AND {CELL}
 def insert(store: Store, record: Sealed) -> bool:
     """Inserts one record; False where it is there already, or nothing any more."""
     if isinstance(record, Report):
-        return insert_report(store, record)
+        return insert_report(store, record) is not None
     if isinstance(record, Failure):
         return insert_failure(store, record)
     return insert_training(store, record) if isinstance(record, Training) else insert_diagnosis(store, record)
 
 
-def insert_report(store: Store, report: Report) -> bool:
-    """Inserts one report inside the caller's transaction; False where it is there already.
+def insert_report(store: Store, report: Report, current: bool | None = None) -> int | None:
+    """Inserts one report inside the caller's transaction: its run's number; None where it is there already.
 
     The last report of a cell to come in is its current one: whoever computes a cell again has taken in the earlier
     report first, and hosts' clocks may differ. Of reports from one host the one that finished last is. The others stay
     as history. The cell's claim ends with its report, and its failures are forgotten.
+
+    current: what the caller knows better; True only where the cell has no current run.
     """
     if store.execute("SELECT 1 FROM runs WHERE uuid = ?", (report.uuid,)).fetchone():
-        return False
+        return None
     cell = tuple(report.cell)
-    other = store.execute(_CURRENT, cell).fetchone()
-    current = other is None or other[2] != report.environment.host or other[1] <= report.finished_at
-    if other and current:
-        store.execute("UPDATE runs SET current = 0 WHERE id = ?", (other[0],))
+    if current is None:
+        other = store.execute(_CURRENT, cell).fetchone()
+        current = other is None or other[2] != report.environment.host or other[1] <= report.finished_at
+        if other and current:
+            store.execute("UPDATE runs SET current = 0 WHERE id = ?", (other[0],))
     checks = [asdict(c) for c in report.checks]
     if conflict := _fingerprint_conflict(store, report):
         checks.append({"name": "fingerprint", "status": "warn", "summary": conflict, "details": {}})
@@ -80,7 +83,7 @@ def insert_report(store: Store, report: Report) -> bool:
     )
     store.execute(f"DELETE FROM claims WHERE {CELL}", cell)
     store.execute(f"DELETE FROM failures WHERE {CELL}", cell)
-    return True
+    return run
 
 
 def _fingerprint_conflict(store: Store, report: Report) -> str | None:

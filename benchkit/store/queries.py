@@ -7,7 +7,7 @@ are answered from it alone, without touching the wide rows.
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -143,13 +143,26 @@ def nothing_matches(store: Store, filters: Filters) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A report as the store keeps it. history: every run of the same cell, this one too, the newest first."""
+    """A report as the store keeps it. history: every run of the same cell, this one too, the newest first. conflicts:
+    what `benchkit merge` found to differ between this run and another.
+    """
 
     run: int
     current: bool
     ingested_at: str
     report: Report
     history: list[RunRow]
+    conflicts: list["Conflict"] = field(default_factory=list)
+
+
+class Conflict(NamedTuple):
+    """other: the run that this one differs from. brought: whether that one came with the merge, or this one."""
+
+    other: int
+    brought: bool
+    difference: str
+    source: str
+    found_at: str
 
 
 def find_run(store: Store, text: str) -> int:
@@ -187,7 +200,12 @@ def load(store: Store, run: int) -> Stored:
         ((current, ingested_at),) = _all(store, "SELECT current, ingested_at FROM runs WHERE id = ?", [run])
         same_cell = " AND ".join(f"{column} = ?" for column in Cell._fields)
         ids = f"SELECT id FROM runs INDEXED BY runs_table WHERE {same_cell}"
-        return Stored(run, bool(current), ingested_at, report, _run_rows(store, ids, list(report.cell)))
+        history = _run_rows(store, ids, list(report.cell))
+        conflicts = [
+            Conflict(b if run == a else a, run == a, *rest)
+            for a, b, *rest in _all(store, "SELECT * FROM conflicts WHERE run_id = ? OR other_id = ?", [run, run])
+        ]
+        return Stored(run, bool(current), ingested_at, report, history, conflicts)
 
 
 class FailureRow(NamedTuple):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from benchkit.store.database import Store
 
+UNUSED = """environments WHERE id NOT IN (SELECT environment_id FROM runs)
+    AND id NOT IN (SELECT environment_id FROM trainings) AND id NOT IN (SELECT environment_id FROM diagnoses)"""
 _CHOSEN = "IN (SELECT value FROM json_each(?))"
 
 
@@ -37,7 +39,7 @@ def remove(store: Store, runs: Sequence[int]) -> Removed:
             chosen * 2,
         ).fetchall()
         gone = store.execute(f"DELETE FROM runs WHERE id {_CHOSEN}", chosen).rowcount
-        store.execute("DELETE FROM environments WHERE id NOT IN (SELECT environment_id FROM runs)")
+        store.execute(f"DELETE FROM {UNUSED}")
         promoted = sum(_promote(store, cell) for cell in cells)
     files = [file for (path,) in paths if (file := store.side / path).exists()]
     left = [file for file in files if not _unlink(store, file)]

@@ -1,0 +1,166 @@
+"""A copy of a registry while it is in use: its file, the predictions of its runs, and what waits in its inbox."""
+
+import fcntl
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchkit.errors import StoreError
+from benchkit.files import fsync_folder
+from benchkit.progress import Progress
+from benchkit.report import Report
+from benchkit.sealing import unseal
+from benchkit.store.copies import copy_database, copy_file
+from benchkit.store.database import Store, side_folder
+from benchkit.store.ingest import waiting
+
+
+@dataclass(frozen=True)
+class Copied:
+    """runs: in the copy. files: predictions copied. lacking: those that were missing or altered in the registry."""
+
+    runs: int
+    files: int
+    lacking: tuple[str, ...]
+
+
+def backup(store: Store, target: Path, progress: Progress, *, link: bool = False) -> Copied:
+    """Copies the registry to `target`, whole or not at all; overwrites nothing. Others go on reading and writing.
+
+    link: predictions as second names of the same files, which takes no room, where both are on one file system.
+    Raises StoreError, in one line; what was copied until then is removed.
+    """
+    target = target.absolute()
+    if not target.parent.is_dir():
+        raise StoreError(f"cannot write the backup '{target}': there is no folder '{target.parent}'")
+    _refuse_taken(target)
+    with _scratch(target) as folder:
+        copy = folder / target.name
+        inbox = _copy_inbox(store, side_folder(copy))
+        try:
+            copy_database(store, copy, progress)
+        except sqlite3.Error as e:
+            raise StoreError(f"cannot write the backup '{target}': {e}") from e
+        runs, files = _verified(copy)
+        files += inbox
+        lacking = []
+        with progress.step("copy the predictions", len(files), "files") as step:
+            for path, sha256 in files:
+                inside = (store.side / path).resolve().is_relative_to(store.side.resolve())
+                if not inside or not copy_file(store.side / path, side_folder(copy) / path, sha256, link=link):
+                    lacking.append(path)
+                step.advance()
+        lacking = _still_named(store, lacking, copy)
+        side_folder(copy).mkdir(exist_ok=True)
+        fsync_folder(folder)
+        os.rename(side_folder(copy), side_folder(target))
+        os.rename(copy, target)
+        fsync_folder(target.parent)
+    return Copied(runs, len(files) - len(lacking), tuple(lacking))
+
+
+def _copy_inbox(store: Store, side: Path) -> list[tuple[str, str]]:
+    """Copies what waits there, before the registry: whoever takes it in meanwhile, it is in one of both. Returns the
+    files that these reports name.
+    """
+    named = []
+    for path in waiting(store):
+        try:
+            record, data = unseal(path), path.read_bytes()
+        except (FileNotFoundError, StoreError):
+            continue  # taken in meanwhile; or damaged, which is no part of a backup
+        (side / "inbox").mkdir(parents=True, exist_ok=True)
+        (side / "inbox" / path.name).write_bytes(data)
+        if isinstance(record, Report):
+            named += [(a.path, a.sha256) for a in record.artifacts]
+    return named
+
+
+def _verified(copy: Path) -> tuple[int, list[tuple[str, str]]]:
+    """The number of runs in the copy and the files that they name. Raises StoreError where it is not sound."""
+    with sqlite3.connect(copy, isolation_level=None) as db:
+        found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if found != "ok":
+            raise StoreError(f"the copy is not sound ({found}), and neither may the registry be: see `benchkit check`")
+        runs = db.execute("SELECT count(*) FROM runs").fetchone()[0]
+        files = db.execute("SELECT path, sha256 FROM artifacts").fetchall()
+        # Nobody computes anything for the copy. A backup of a backup, or a move to another host, starts afresh.
+        db.execute("DELETE FROM claims")
+        db.execute("DELETE FROM sightings")
+    db.close()
+    with copy.open("rb") as f:
+        os.fsync(f.fileno())
+    return runs, files
+
+
+def _still_named(store: Store, lacking: list[str], copy: Path) -> list[str]:
+    """Of the files that could not be copied those that the registry still names: the others' runs were removed while it
+    was copied, and go from the copy too.
+    """
+    left, db = [], sqlite3.connect(copy)
+    db.execute("PRAGMA foreign_keys = 1")
+    for path in lacking:
+        if store.execute("SELECT 1 FROM artifacts WHERE path = ?", (path,)).fetchone():
+            left.append(path)
+        else:
+            db.execute("DELETE FROM runs WHERE id IN (SELECT run_id FROM artifacts WHERE path = ?)", (path,))
+    db.commit()
+    db.close()
+    return left
+
+
+def _refuse_taken(target: Path) -> None:
+    for taken in (target, side_folder(target)):
+        if os.path.lexists(taken) and not _interrupted(target):
+            raise StoreError(f"'{taken}' is there already: a backup overwrites nothing, give another name")
+
+
+@contextmanager
+def _scratch(target: Path) -> Iterator[Path]:
+    """A folder beside the target for what is not whole yet. What a killed backup has left is removed."""
+    folder = _scratch_folder(target)
+    try:
+        folder.mkdir(exist_ok=True)
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError as e:
+        raise StoreError(f"cannot write the backup '{target}': {e.strerror}") from e
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as e:
+            raise StoreError(f"another process is writing the backup '{target}'") from e
+        if _interrupted(target):
+            shutil.rmtree(side_folder(target), ignore_errors=True)
+        else:
+            _refuse_taken(target)  # it may have come meanwhile
+        try:
+            _empty(folder)
+            yield folder
+        except OSError as e:
+            raise StoreError(f"cannot write the backup '{target}': {e.strerror}") from e
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+    finally:
+        os.close(descriptor)
+
+
+def _scratch_folder(target: Path) -> Path:
+    return target.with_name(f".{target.name}.part")
+
+
+def _interrupted(target: Path) -> bool:
+    """Whether a backup was killed after it had moved its predictions, and before its file, to their place."""
+    waiting_copy = _scratch_folder(target) / target.name
+    return waiting_copy.exists() and not side_folder(waiting_copy).exists() and not os.path.lexists(target)
+
+
+def _empty(folder: Path) -> None:
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()

@@ -1,0 +1,221 @@
+"""Whether a registry is sound: its file, what its rows say of each other, and the files beside it."""
+
+import hashlib
+import itertools
+import sqlite3
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchkit.errors import StoreError
+from benchkit.progress import Progress
+from benchkit.sealing import unseal
+from benchkit.store.claims import alive, owners, release_dead
+from benchkit.store.database import Store
+from benchkit.store.ingest import waiting
+from benchkit.store.leases import sightings
+from benchkit.store.migrations import MIGRATIONS, statements
+from benchkit.store.remove import UNUSED
+
+GRACE = 3600.0
+"""Seconds that a file may lie there before it counts as left over: a job writes predictions before its report."""
+FEW = 20
+"""Findings of one kind that get a line each."""
+_LOST = "restore a backup; `sqlite3 OLD .recover | sqlite3 NEW` saves what can be read"
+_RECOMPUTE = "`benchkit merge BACKUP` brings it back, `benchkit run --force` computes it again"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong, in one line. remedy: the way out. fixable: `--fix` mends it."""
+
+    what: str
+    remedy: str
+    fixable: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.what}: {self.remedy}"
+
+
+def check(store: Store, progress: Progress, *, quick: bool = False) -> list[Finding]:
+    """Every finding; none where the registry is sound.
+
+    store: opened without taking its inbox in. quick: files are looked at, not read, and indexes are not compared with
+    their tables.
+    """
+    with progress.step("check the file", None):
+        damaged = _integrity(store, quick)
+    if damaged:
+        return damaged  # what else it says cannot be trusted
+    findings = [*_schema(store), *_foreign_keys(store), *_rows(store, quick), *_claims(store)]
+    return [*findings, *_artifacts(store, progress, quick), *_leftovers(store), *_set_aside(store)]
+
+
+def fix(store: Store) -> list[str]:
+    """Mends what can be mended without losing anything: a line for each."""
+    done = []
+    if n := release_dead(store):
+        done.append(f"{n} stale claims released")
+    with store.write():
+        if n := store.execute(f"DELETE FROM {UNUSED}").rowcount:
+            done.append(f"{n} unused environments removed")
+    if parts := _parts(store):
+        for part in parts:
+            part.unlink(missing_ok=True)
+        done.append(f"{len(parts)} unfinished files removed")
+    return done
+
+
+def _integrity(store: Store, quick: bool) -> list[Finding]:
+    pragma = "quick_check" if quick else "integrity_check"
+    try:
+        found = [row[0] for row in store.execute(f"PRAGMA {pragma}({FEW})").fetchall()]
+    except (StoreError, sqlite3.Error) as e:
+        found = [str(e)]
+    return [Finding(f"the file is damaged: {line}", _LOST) for line in found if line != "ok"]
+
+
+def _schema(store: Store) -> Iterator[Finding]:
+    """Tables, indexes and views of a new registry that this one lacks, or has otherwise."""
+    listing = "SELECT type || ' ' || name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    new = sqlite3.connect(":memory:")
+    for script in MIGRATIONS:
+        for statement in statements(script):
+            new.execute(statement)
+    mine, remedy = dict(store.execute(listing).fetchall()), "restore a backup; only benchkit may change the schema"
+    for name, sql in new.execute(listing):
+        if name not in mine:
+            yield Finding(f"the {name} is missing", remedy)
+        elif mine[name] != sql:
+            yield Finding(f"the {name} is not that of schema {len(MIGRATIONS)}", remedy)
+    new.close()
+
+
+def _foreign_keys(store: Store) -> Iterator[Finding]:
+    broken = store.execute("PRAGMA foreign_key_check").fetchall()
+    for (table, parent), rows in itertools.groupby(sorted((r[0], r[2]) for r in broken)):
+        n = len(list(rows))
+        yield Finding(f"{n:,} rows of {table} refer to {parent} that are not there", "restore a backup")
+
+
+_CONTRADICTIONS = (
+    (
+        "SELECT count(*) FROM runs LEFT JOIN metrics ON run_id = id AND name = metric "
+        "WHERE metrics.value IS NULL OR metrics.value <> runs.value",
+        "{n:,} runs do not have the value of their primary metric",
+        "something else than benchkit has written here: restore a backup",
+    ),
+    (
+        "SELECT count(*) FROM (SELECT 1 FROM runs GROUP BY model, classifier, task, n_train, seed "
+        "HAVING sum(current) <> 1)",
+        "{n:,} cells do not have exactly one current run",
+        "something else than benchkit has written here: restore a backup",
+    ),
+    (
+        "SELECT count(*) FROM runs "
+        "WHERE warnings <> (SELECT count(*) FROM checks WHERE run_id = id AND status <> 'ok')",
+        "{n:,} runs are not marked as their checks say",
+        "something else than benchkit has written here: restore a backup",
+    ),
+)
+
+
+def _rows(store: Store, quick: bool) -> Iterator[Finding]:
+    if not quick:
+        for sql, what, remedy in _CONTRADICTIONS:
+            if n := store.execute(sql).fetchone()[0]:
+                yield Finding(what.format(n=n), remedy)
+    if n := store.execute(f"SELECT count(*) FROM {UNUSED}").fetchone()[0]:
+        yield Finding(f"{n:,} environments that no run was made with", "`benchkit check --fix` removes them", True)
+
+
+def _claims(store: Store) -> Iterator[Finding]:
+    seen = sightings(store)
+    for owner, beat in owners(store):
+        if not alive(owner, beat, seen.get(owner.token)):
+            n = store.execute("SELECT count(*) FROM claims WHERE owner = ?", (owner.token,)).fetchone()[0]
+            yield Finding(
+                f"{n:,} cells are claimed by {owner}, which is gone",
+                "the next `benchkit run`, or `benchkit check --fix`, releases them",
+                True,
+            )
+
+
+def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Finding]:
+    """Files that runs name and that are missing or altered, and files in their place that no run names."""
+    rows = store.execute("SELECT run_id, kind, path, sha256, bytes FROM artifacts ORDER BY run_id").fetchall()
+    problems: list[Finding] = []
+    with progress.step("check the predictions", len(rows), "files") as step:
+        for run, kind, path, sha256, size in rows:
+            if problem := file_problem(store.side, path, sha256, size, quick):
+                problems.append(Finding(f"the {kind} of run {run} ('{path}') {problem}", _RECOMPUTE))
+            step.advance()
+    yield from _few(problems, "files of runs are missing or altered", _RECOMPUTE)
+    named = {row[2] for row in rows}
+    waits = {p.stem for p in [*waiting(store), *(store.inbox / "damaged").glob("*.json")]}
+    unnamed = [
+        Finding(f"no run names '{path.relative_to(store.side)}'", "delete it, or merge the registry that does name it")
+        for path in _old((store.side / "predictions").glob("[!.]*"))
+        if str(path.relative_to(store.side)) not in named and path.stem not in waits
+    ]
+    yield from _few(unnamed, "files are named by no run", "delete them, or merge the registry that does name them")
+
+
+def file_problem(side: Path, path: str, sha256: str, size: int, quick: bool = False) -> str | None:
+    """What is wrong with a file that a run names; None where it is what the run has left."""
+    file = side / path
+    if not file.resolve().is_relative_to(side.resolve()):
+        return "is named outside of the registry's folder"
+    try:
+        found = file.stat().st_size
+        if found != size:
+            return f"is altered: {found:,} bytes instead of {size:,}"
+        if quick:
+            return None
+        with file.open("rb") as f:
+            return None if hashlib.file_digest(f, "sha256").hexdigest() == sha256 else "is altered: another checksum"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as e:
+        return f"cannot be read: {e.strerror}"
+
+
+def _few(found: Sequence[Finding], what: str, remedy: str) -> Iterator[Finding]:
+    yield from found[:FEW]
+    if len(found) > FEW:
+        yield Finding(f"and {len(found) - FEW:,} more {what}", remedy)
+
+
+def _leftovers(store: Store) -> Iterator[Finding]:
+    if parts := _parts(store):
+        yield Finding(
+            f"{len(parts):,} files that a process which is gone did not finish, as '{parts[0]}'",
+            "`benchkit check --fix` removes them",
+            True,
+        )
+
+
+def _parts(store: Store) -> list[Path]:
+    return sorted(_old(store.side.glob("*/.*.part")))
+
+
+def _old(paths: Iterable[Path]) -> Iterator[Path]:
+    """Those that nobody is writing at this moment, as a file system's clock may differ by minutes."""
+    limit = time.time() - GRACE
+    for path in paths:
+        try:
+            if path.is_file() and path.stat().st_mtime < limit:
+                yield path
+        except OSError:
+            continue  # it has just gone
+
+
+def _set_aside(store: Store) -> Iterator[Finding]:
+    for path in sorted((store.inbox / "damaged").glob("*.json")):
+        try:
+            unseal(path)
+        except StoreError as e:
+            yield Finding(f"set aside: {e}", f"compute its cell again, then delete '{path}'")
+        else:
+            yield Finding(f"set aside, but whole: '{path}'", f"move it back into '{store.inbox}'")

@@ -1,0 +1,61 @@
+"""Registries with real files beside them."""
+
+import hashlib
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchkit.report import Artifact, Cell, Metric, Report
+from benchkit.sealing import seal
+from benchkit.store import Store
+
+Add = Callable[..., Report]
+
+
+@pytest.fixture
+def add(make_report: Callable[..., Report]) -> Add:
+    """Adds a run with predictions, as a job does: the file, the sealed report, taken in."""
+
+    def make(store: Store, seed: int = 0, value: float = 0.9, **given: Any) -> Report:
+        name = uuid.uuid4().hex
+        path, data = f"predictions/{name}.parquet", f"scores of {name}".encode()
+        (store.side / "predictions").mkdir(parents=True, exist_ok=True)
+        (store.side / path).write_bytes(data)
+        artifact = Artifact("predictions", path, hashlib.sha256(data).hexdigest(), len(data))
+        report = make_report(**({
+            "uuid": name, "cell": Cell("digits", "pixels", "linear", -1, seed), "artifacts": [artifact],
+            "metrics": [Metric("macro_f1", value / 2), Metric("top1", value, value - 0.05, value + 0.05)],
+        } | given))  # fmt: skip
+        seal(report, store.inbox)
+        store.refresh()
+        return report
+
+    return make
+
+
+@pytest.fixture
+def contents() -> Callable[[Path], dict[str, Any]]:
+    """Every row and file of a registry, but for what differs between two copies."""
+
+    def read(path: Path) -> dict[str, Any]:
+        from benchkit.store import open_store
+
+        with open_store(path, create=False) as store:
+            tables = (
+                "runs",
+                "metrics",
+                "class_metrics",
+                "checks",
+                "artifacts",
+                "environments",
+                "trainings",
+                "conflicts",
+            )
+            found: dict[str, Any] = {t: store.execute(f"SELECT * FROM {t} ORDER BY 1, 2").fetchall() for t in tables}
+            files = {str(f.relative_to(store.side)): f.read_bytes() for f in store.side.rglob("*") if f.is_file()}
+            return found | {"files": files}
+
+    return read

@@ -1,0 +1,314 @@
+"""benchkit merge: another person's runs in one's own registry."""
+
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchkit.errors import StoreError
+from benchkit.progress import Silent
+from benchkit.records import Diagnosis, Training
+from benchkit.report import Metric, Report
+from benchkit.sealing import seal
+from benchkit.store import merge as module
+from benchkit.store import open_store
+from benchkit.store.check import check
+from benchkit.store.merge import Merged, merge
+from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
+from benchkit.store.reports import load_reports
+
+Add = Callable[..., Report]
+Contents = Callable[[Path], dict[str, Any]]
+
+
+@pytest.fixture
+def mine(tmp_path: Path, add: Add) -> Path:
+    path = tmp_path / "mine.sqlite"
+    with open_store(path) as store:
+        for seed in (0, 1, 2):
+            add(store, seed)
+    return path
+
+
+@pytest.fixture
+def theirs(tmp_path: Path, add: Add) -> Path:
+    path = tmp_path / "theirs.sqlite"
+    with open_store(path) as store:
+        add(store, 1)  # computed there as well, with the same result
+        add(store, 2, 0.7)  # with another
+        add(store, 3, 0.6)
+        add(store, 3, 0.65)
+        add(store, 4)
+    return path
+
+
+def bring(path: Path, other: Path, **given: Any) -> Merged:
+    with open_store(path) as store:
+        return merge(store, other, Silent(), **given)
+
+
+def sound(path: Path) -> bool:
+    with open_store(path, ingest=False) as store:
+        return check(store, Silent()) == []
+
+
+def test_new_cells_come_identical_ones_do_not_and_different_ones_are_a_conflict(mine: Path, theirs: Path) -> None:
+    merged = bring(mine, theirs)
+    assert (merged.cells, merged.history, merged.known, merged.same) == (2, 1, 0, 1)
+    (conflict,) = merged.conflicts
+    assert "seed=2, run 3: macro_f1 0.45 here, 0.35 there; top1 0.9 here, 0.7 there" in conflict
+    assert (merged.files, merged.lacking) == (4, [])
+    with open_store(mine) as store:
+        values = dict(store.execute("SELECT seed, value FROM results").fetchall())
+        assert values == {0: 0.9, 1: 0.9, 2: 0.9, 3: 0.65, 4: 0.9}, "one's own stays current"
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (7,)
+        own, other, source = store.execute("SELECT run_id, other_id, source FROM conflicts").fetchone()
+        assert own == 3
+        assert store.execute("SELECT value, current FROM runs WHERE id = ?", (other,)).fetchone() == (0.7, 0)
+        assert source == str(theirs)
+    assert sound(mine)
+
+
+def test_what_comes_is_equal_to_what_is_there(tmp_path: Path, theirs: Path, contents: Contents) -> None:
+    empty = tmp_path / "empty.sqlite"
+    merged = bring(empty, theirs)
+    assert (merged.cells, merged.history) == (4, 1)
+    with open_store(empty) as store, open_store(theirs) as other:
+
+        def reports(s: Any) -> dict[str, tuple[Report, int]]:
+            runs = s.execute("SELECT id, current FROM runs").fetchall()
+            return {r.uuid: (r, c) for (_, c), r in zip(runs, load_reports(s, [i for i, _ in runs]), strict=True)}
+
+        assert reports(store) == reports(other)
+    assert contents(empty)["files"] == contents(theirs)["files"]
+    assert contents(empty)["environments"] == contents(theirs)["environments"]
+
+
+def test_merging_again_changes_nothing(mine: Path, theirs: Path, contents: Contents) -> None:
+    bring(mine, theirs)
+    before = contents(mine)
+    again = bring(mine, theirs)
+    assert (again.cells, again.history, again.known, again.same, again.files) == (0, 0, 4, 1, 0)
+    assert again.conflicts == []
+    assert contents(mine) == before
+
+
+def test_the_other_registry_is_only_read(mine: Path, theirs: Path) -> None:
+    with open_store(theirs) as store:
+        store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    before = {p: p.read_bytes() for p in theirs.parent.rglob("*") if p.is_file() and "theirs" in str(p)}
+    bring(mine, theirs)
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_a_dry_run_says_the_same_and_changes_nothing(mine: Path, theirs: Path, contents: Contents) -> None:
+    before = contents(mine)
+    said = bring(mine, theirs, dry_run=True)
+    assert contents(mine) == before
+    assert said == bring(mine, theirs)
+
+
+def test_other_data_under_the_same_name_is_a_conflict_and_is_flagged_on_new_cells(
+    mine: Path, theirs: Path, add: Add
+) -> None:
+    with open_store(theirs) as store:
+        add(store, 0, task_fingerprint="other data")
+        add(store, 9, task_fingerprint="other data")
+    merged = bring(mine, theirs)
+    assert any("seed=0" in c and "data d1 here, other data there" in c for c in merged.conflicts)
+    with open_store(mine) as store:
+        assert store.execute("SELECT marks FROM results WHERE seed = 9").fetchone() == ("fingerprint:warn",)
+
+
+def test_more_metrics_of_a_newer_benchkit_are_no_conflict(mine: Path, theirs: Path, add: Add) -> None:
+    with open_store(theirs) as store:
+        add(store, 0, metrics=[Metric("macro_f1", 0.45), Metric("top1", 0.9 + 1e-15), Metric("top5", 0.99)])
+    assert bring(mine, theirs).same == 2
+
+
+def test_trainings_and_diagnoses_come_once_with_their_rows(mine: Path, theirs: Path, make_report: Any) -> None:
+    environment = make_report().environment
+    times = {"started_at": "2026-01-01T00:00:00", "finished_at": "2026-01-01T00:00:09"}
+    with open_store(theirs) as store:
+        seal(Training("t1", "sae", "hsn", "bm", "b.1", "d", "m", {}, "/x", "00", environment,
+                      metrics=[(1, "mse", 0.5)], **times), store.inbox)  # fmt: skip
+        seal(Diagnosis("d1", "hsn", "bm", "d", "m", True, "healthy", {}, None, environment,
+                       points=[("b.1", "mean", None)], **times), store.inbox)  # fmt: skip
+    with open_store(theirs):
+        pass
+    assert bring(mine, theirs).records == 2
+    assert bring(mine, theirs).records == 0
+    with open_store(mine) as store:
+        for table in ("trainings", "training_metrics", "diagnoses", "diagnosis_points"):
+            assert store.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,), table
+    assert sound(mine)
+
+
+def test_predictions_missing_or_altered_over_there_are_told_of(mine: Path, theirs: Path) -> None:
+    files = {}
+    with open_store(theirs) as store:
+        for seed in (3, 4):
+            (files[seed],) = store.execute(
+                "SELECT path FROM artifacts JOIN results ON run = run_id WHERE seed = ?", (seed,)
+            ).fetchone()
+        (store.side / files[3]).unlink()
+        (store.side / files[4]).write_bytes(b"altered")
+    merged = bring(mine, theirs)
+    assert set(merged.lacking) == set(files.values())
+    assert not any((mine.parent / "mine.sqlite.d" / f).exists() for f in files.values())
+
+
+def test_a_merge_of_a_backup_brings_lost_predictions_back(mine: Path) -> None:
+    backup = mine.parent / "b.sqlite"
+    shutil.copy(mine, backup)
+    side = mine.parent / "mine.sqlite.d"
+    shutil.copytree(side, mine.parent / "b.sqlite.d")
+    lost, altered, _ = sorted((side / "predictions").iterdir())
+    lost.unlink()
+    altered.write_bytes(b"altered")
+    assert not sound(mine)
+    assert bring(mine, backup).files == 2
+    assert sound(mine)
+
+
+def test_a_file_named_outside_of_the_folder_stays_outside(mine: Path, theirs: Path) -> None:
+    with sqlite3.connect(theirs) as db:
+        db.execute("UPDATE artifacts SET path = '../../' || path")
+    db.close()
+    before = {p for p in mine.parent.rglob("*") if "mine.sqlite" not in str(p) and "theirs.sqlite-" not in str(p)}
+    assert len(bring(mine, theirs).lacking) == 4
+    after = {p for p in mine.parent.rglob("*") if "mine.sqlite" not in str(p) and "theirs.sqlite-" not in str(p)}
+    assert after == before
+    with open_store(mine) as store:
+        assert store.execute("SELECT count(*) FROM artifacts WHERE path LIKE '%..%'").fetchone() == (0,)
+
+
+def old_registry(path: Path, newest: Path) -> None:
+    """The runs of `newest` as schema 1 had them."""
+    db = sqlite3.connect(path)
+    for statement in statements(MIGRATIONS[0]):
+        db.execute(statement)
+    db.execute(f"ATTACH '{newest}' AS newest")
+    for table in ("environments", "runs", "metrics", "class_metrics", "checks", "artifacts"):
+        db.execute(f"INSERT INTO {table} SELECT * FROM newest.{table}")
+    db.commit()
+    db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+    db.execute("PRAGMA user_version = 1")
+    db.close()
+
+
+def test_an_older_registry_is_merged_and_stays_as_it_is(mine: Path, theirs: Path) -> None:
+    old = mine.parent / "old.sqlite"
+    old_registry(old, theirs)
+    shutil.copytree(mine.parent / "theirs.sqlite.d", mine.parent / "old.sqlite.d")
+    before = old.read_bytes()
+    merged = bring(mine, old)
+    assert (merged.cells, merged.files, merged.lacking) == (2, 4, [])
+    assert old.read_bytes() == before
+    assert sound(mine)
+
+
+def test_a_newer_registry_itself_and_what_is_none_are_refused(mine: Path, theirs: Path) -> None:
+    with sqlite3.connect(theirs) as db:
+        db.execute(f"PRAGMA user_version = {VERSION + 1}")
+    db.close()
+    with pytest.raises(StoreError, match="update benchkit"):
+        bring(mine, theirs)
+    with pytest.raises(StoreError, match="this registry itself"):
+        bring(mine, mine)
+    with pytest.raises(StoreError, match="there is no registry"):
+        bring(mine, mine.parent / "none.sqlite")
+    text = mine.parent / "notes.txt"
+    text.write_text("no registry at all" * 500)
+    with pytest.raises(StoreError, match="no registry"):
+        bring(mine, text)
+
+
+def test_a_merge_that_fails_leaves_nothing(
+    mine: Path, theirs: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = contents(mine)
+
+    def fails(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_bring_records", fails)
+    with pytest.raises(KeyboardInterrupt):
+        bring(mine, theirs)
+    assert contents(mine) == before
+
+
+KILLED = """
+import os, sys
+from pathlib import Path
+from benchkit.progress import Silent
+from benchkit.store import merge as module, open_store
+left = int(sys.argv[3])
+def deadly(owner, name):
+    real = getattr(owner, name)
+    def act(*a, **k):
+        global left
+        left -= 1
+        if left < 0:
+            os.kill(os.getpid(), 9)
+        return real(*a, **k)
+    setattr(owner, name, act)
+deadly(module, "copy_file")
+deadly(module, "insert_report")
+deadly(module, "insert_row")
+deadly(os, "replace")
+with open_store(sys.argv[1]) as store:
+    module.merge(store, Path(sys.argv[2]), Silent())
+"""
+
+
+def test_a_merge_killed_at_any_step_is_completed_by_the_next(
+    tmp_path: Path, mine: Path, theirs: Path, contents: Contents
+) -> None:
+    original = {"mine": tmp_path / "kept.sqlite"}
+    shutil.copy(mine, original["mine"])
+    shutil.copytree(tmp_path / "mine.sqlite.d", tmp_path / "kept.sqlite.d")
+    killed = 0
+    for step in range(0, 12, 2):
+        done = subprocess.run([sys.executable, "-c", KILLED, str(mine), str(theirs), str(step)], check=False)
+        if done.returncode == -signal.SIGKILL:
+            killed += 1
+            assert {k: v for k, v in contents(mine).items() if k != "files"} == {
+                k: v for k, v in contents(original["mine"]).items() if k != "files"
+            }, f"no row of it is there, killed at step {step}"
+        bring(mine, theirs)
+        assert sound(mine)
+        with open_store(mine) as store:
+            assert store.execute("SELECT count(*) FROM runs").fetchone() == (7,)
+        for suffix in ("", "-wal", "-shm"):
+            Path(f"{mine}{suffix}").unlink(missing_ok=True)
+        shutil.rmtree(tmp_path / "mine.sqlite.d")
+        shutil.copy(original["mine"], mine)
+        shutil.copytree(tmp_path / "kept.sqlite.d", tmp_path / "mine.sqlite.d")
+    assert killed >= 5
+    assert os.path.exists(mine)
+
+
+def test_show_tells_of_a_conflict_from_both_sides(mine: Path, theirs: Path) -> None:
+    def run(*words: str) -> str:
+        command = [sys.executable, "-m", "benchkit", *words, "--db", str(mine)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    assert "2 cells would come" in run("merge", str(theirs), "--dry-run")
+    said = run("merge", str(theirs))
+    assert said.startswith("conflict: digits pixels linear n_train=-1 seed=2, run 3: ")
+    assert "2 cells came" in said
+    with open_store(mine) as store:
+        (other,) = store.execute("SELECT other_id FROM conflicts").fetchone()
+    assert f"run {other}  " in run("show", "3")
+    assert "it was merged from" in run("show", "3")
+    assert "this run was merged from" in run("show", str(other))
+    assert '"brought": false' in run("show", str(other), "--json")
+    assert "conflicts" not in run("show", "1")

@@ -133,7 +133,7 @@ def _rows(store: Store, quick: bool) -> Iterator[Finding]:
 def _claims(store: Store) -> Iterator[Finding]:
     seen = sightings(store)
     for owner, beat in owners(store):
-        if not alive(owner, beat, seen.get(owner.token)):
+        if not alive(store.side, owner, beat, seen.get(owner.token)):
             n = store.execute("SELECT count(*) FROM claims WHERE owner = ?", (owner.token,)).fetchone()[0]
             yield Finding(
                 f"{n:,} cells are claimed by {owner}, which is gone",

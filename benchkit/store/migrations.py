@@ -170,6 +170,7 @@ CREATE TABLE conflicts (
     found_at TEXT NOT NULL,
     PRIMARY KEY (run_id, other_id)
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX conflicts_other ON conflicts (other_id);
 
 CREATE TABLE trainings (
     id INTEGER PRIMARY KEY,

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
@@ -18,7 +19,10 @@ from benchkit.progress import Progress, Silent
 from benchkit.report import Cell, Report
 from benchkit.results import Results
 from benchkit.store import Store, open_store, side_folder, store_path
-from benchkit.store.claims import Owner, await_orphans, heartbeat, release_dead
+from benchkit.store.claims import QUEUED, Owner, await_orphans, heartbeat, release_dead
+
+if TYPE_CHECKING:
+    from benchkit.dispatch.slurm.settings import SlurmSettings
 
 ORPHANS = 30.0
 """Seconds in which the workers of a launcher that was killed have ended."""
@@ -44,6 +48,7 @@ class Settings:
     because they do not decode. replicates: of the bootstrap. shuffled: fit on permuted labels too, as a check.
     jobs: worker processes at once; 1 computes in this process, None is one for each GPU.
     retry_failed: try cells again that have failed with the same options before.
+    slurm: submit jobs to Slurm, with these settings, instead of computing here. detach: leave when they are submitted.
     """
 
     db: Path = field(default_factory=store_path)
@@ -59,6 +64,9 @@ class Settings:
     jobs: int | None = None
     retry_failed: bool = False
 
+    slurm: "SlurmSettings | None" = None
+    detach: bool = False
+
     def options(self) -> JobOptions:
         """As jobs carry them: with absolute paths."""
         from benchkit.fingerprint import cache_dir
@@ -72,6 +80,7 @@ class Settings:
             skip_bad=self.skip_bad,
             replicates=self.replicates,
             shuffled=self.shuffled,
+            memory=self.slurm.memory if self.slurm else None,
         )
 
     def plan(self, grids: Sequence[Grid], store: Store | None) -> Plan:
@@ -99,7 +108,10 @@ def look(grids: Sequence[Grid], settings: Settings) -> Plan:
     """The plan alone (--dry-run): computes nothing, claims nothing, creates no registry."""
     if not settings.db.exists():
         return settings.plan(grids, None)
+    from benchkit.dispatch.slurm.settle import settle
+
     with open_store(settings.db, create=False) as store:
+        settle(store)
         return settings.plan(grids, store)
 
 
@@ -109,7 +121,7 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
         settings.plan(grids, None)  # a mistyped name must not leave an empty registry behind
     with open_store(settings.db) as store:
         await_orphans(store, ORPHANS)
-        release_dead(store)
+        _end_claims(store)
         store.refresh()
         before = plan = settings.plan(grids, store)
         outcomes: list[Outcome] = []
@@ -121,13 +133,16 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
             jobs = [left for job in plan.jobs(states) if (left := [p for p in job if p.cell not in tried])]
             if jobs:
                 outcomes += _compute(store, jobs, settings, owner, force, progress)
+                if settings.detach:
+                    return Launched(before, outcomes, settings.plan(grids, store))
             elif not (settings.wait and plan.by_state["claimed"]):
                 return Launched(before, outcomes, plan)
             else:
-                time.sleep(1.0)
+                queued = any(p.owner and p.owner.startswith(QUEUED) for p in plan.cells)
+                time.sleep(5.0 if queued else 1.0)  # a cluster's scheduler is not to be asked all the time
             force = False
             store.refresh()
-            release_dead(store)
+            _end_claims(store)
             plan = settings.plan(grids, store)
 
 
@@ -137,11 +152,38 @@ def _compute(
     from benchkit.dispatch.local import run_here, run_workers
     from benchkit.dispatch.machine import default_jobs
 
+    if settings.slurm:
+        return _submit(store, jobs, settings, settings.slurm, owner, force, progress)
     n = settings.jobs or default_jobs(settings.device)
     with heartbeat(store, owner) as held:
         if n == 1:
             return run_here(store, jobs, settings.options(), held, force=force, progress=progress)
         return run_workers(store, jobs, settings.options(), held, n=n, force=force, progress=progress)
+
+
+def _submit(
+    store: Store,
+    jobs: list[list[Planned]],
+    settings: Settings,
+    slurm: "SlurmSettings",
+    owner: Owner,
+    force: bool,
+    progress: Progress,
+) -> list[Outcome]:
+    from benchkit.dispatch.slurm.submit import submit_jobs
+    from benchkit.dispatch.slurm.wait import wait_for
+
+    with heartbeat(store, owner):
+        submitted = submit_jobs(store, jobs, settings.options(), slurm, owner, force=force, progress=progress)
+    return [] if settings.detach else wait_for(store, submitted, progress)
+
+
+def _end_claims(store: Store) -> None:
+    """Those of launchers that are gone and of Slurm jobs that have ended, whoever submitted them."""
+    from benchkit.dispatch.slurm.settle import settle
+
+    settle(store)
+    release_dead(store)
 
 
 def run(

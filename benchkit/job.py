@@ -43,10 +43,12 @@ class JobOptions:
     """Bootstrap replicates for the interval of the primary metric."""
     shuffled: bool = False
     """Also fit each cell on permuted labels, which must fall to chance."""
+    memory: str | None = None
+    """What a scheduler is asked for, where there is one, as in `32G`."""
 
     def circumstances(self) -> dict[str, Any]:
         """Those of which another choice may let a failed cell succeed."""
-        return {name: getattr(self, name) for name in ("device", "batch_size", "workers", "skip_bad")}
+        return {name: getattr(self, name) for name in ("device", "batch_size", "workers", "skip_bad", "memory")}
 
 
 @dataclass(frozen=True)

@@ -147,6 +147,7 @@ def read_sweep(path: Path) -> list[Grid]:
         raise BenchkitError(f"cannot read the sweep file '{path}': {e.strerror}") from e
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
         raise BenchkitError(f"sweep file '{path}' is no TOML: {e}") from e
+    document.pop("slurm", None)  # benchkit.dispatch.slurm.settings reads it
     tables = document.pop("grid", None)
     if tables is None:
         tables = [document]

@@ -2,10 +2,16 @@
 
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+
+class Executor(StrEnum):
+    local = "local"
+    slurm = "slurm"
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +62,17 @@ def run(
     replicates: Annotated[int, typer.Option(min=0, help="Bootstrap replicates for the 95 % interval.")] = 1000,
     shuffled: Annotated[bool, typer.Option("--shuffled", help="Check that permuted labels fall to chance.")] = False,
     cache: Annotated[Path | None, typer.Option(help="Folder of cached features (default: BENCHKIT_CACHE).")] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Where jobs run: on this machine, or as Slurm jobs.")
+    ] = Executor.local,
+    slurm: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="What Slurm jobs ask for, as in 'time=8h' (docs/slurm.md). Repeatable."),
+    ] = None,
+    max_running: Annotated[int | None, typer.Option(min=1, help="Slurm jobs that may run at once.")] = None,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Leave when the Slurm jobs are submitted: benchkit status follows them.")
+    ] = False,
 ) -> None:
     """Computes the cells that are not in the registry yet, and prints the table of all of them."""
     from benchkit.api import Settings, launch, look
@@ -80,9 +97,11 @@ def run(
         probes = (*(classifier or ()), *(scorer or ())) or ("linear",)
         grids = [Grid(tuple(task), tuple(model), probes, tuple(n_train or [-1]), tuple(seed or [0]))]
     path = store_path(db)
+    asked = _slurm(executor, slurm, max_running, detach, jobs, sweep)
     settings = Settings(
-        path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled, jobs, retry_failed
-    )
+        path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled, jobs, retry_failed,
+        asked, detach,
+    )  # fmt: skip
     if dry_run:
         _print_plan(look(grids, settings))
         return
@@ -93,6 +112,30 @@ def run(
         print(f"failed: {failure.cell}: {failure.error}", file=sys.stderr)
     if launched.failures:
         raise BenchkitError(f"{len(launched.failures)} of {len(launched.after.cells)} cells failed")
+
+
+def _slurm(
+    executor: Executor,
+    given: list[str] | None,
+    max_running: int | None,
+    detach: bool,
+    jobs: int | None,
+    sweep: Path | None,
+) -> Any:
+    """What to ask Slurm for, or None to compute here."""
+    from benchkit.errors import BenchkitError
+
+    if executor is Executor.local:
+        for option, value in (("--slurm", given), ("--max-running", max_running), ("--detach", detach)):
+            if value:
+                raise BenchkitError(f"{option} is for Slurm jobs: give it with --executor slurm")
+        return None
+    if jobs is not None:
+        raise BenchkitError("--jobs is for worker processes on this machine; --max-running is for Slurm jobs")
+    from benchkit.dispatch.slurm.settings import slurm_settings
+
+    cap = [] if max_running is None else [f"max_running={max_running}"]
+    return slurm_settings([*(given or []), *cap], sweep)
 
 
 def _print_plan(plan: Any) -> None:
@@ -112,6 +155,7 @@ def _print_plan(plan: Any) -> None:
 
 def _print_results(launched: Any, path: Path, seconds: float) -> None:
     from benchkit.progress import clock
+    from benchkit.store.claims import QUEUED
     from benchkit.tables import print_runs
 
     runs = [p.run for p in launched.after.cells if p.run is not None]
@@ -122,6 +166,10 @@ def _print_results(launched: Any, path: Path, seconds: float) -> None:
     failed = f", {len(launched.failures)} failed" if launched.failures else ""
     there = len(runs) - computed
     print(f"{computed} computed, {there} from the registry '{path}'{failed}; {clock(seconds)}", file=sys.stderr)
-    for owner in sorted({p.owner for p in claimed}):
+    queued = [p for p in claimed if p.owner.startswith(QUEUED)]
+    if queued:
+        n_jobs = len({p.owner for p in queued})
+        print(f"{len(queued)} in {n_jobs} Slurm jobs: benchkit status follows them", file=sys.stderr)
+    for owner in sorted({p.owner for p in claimed} - {p.owner for p in queued}):
         n = sum(p.owner == owner for p in claimed)
         print(f"{n} being computed by {owner}: --wait waits for them", file=sys.stderr)

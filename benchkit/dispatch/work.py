@@ -3,7 +3,6 @@
 What a launcher, a worker process and a cluster's node call alike. It never opens the store.
 """
 
-import os
 import platform
 import traceback
 import uuid
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from benchkit.cluster import slurm_job
 from benchkit.environment import resolve_device
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
@@ -97,7 +97,7 @@ def seal_failure(job: Job, cell: Cell, reason: Reason, error: str, log: str) -> 
         host=platform.node(),
         failed_at=now(),
         log=log[-LOG_TAIL:],
-        slurm_job=os.environ.get("SLURM_JOB_ID"),
+        slurm_job=slurm_job(),
         options=job.options.circumstances(),
     )
     seal(failure, Path(job.options.side) / "inbox")

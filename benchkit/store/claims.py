@@ -1,8 +1,9 @@
 """Claims: who computes a cell right now. A claim ends with its owner, not after some days.
 
-An owner is a process. On this host it is alive while a process of its pid and start time is, or a worker that it has
-left behind (benchkit.store.locks); elsewhere while it renews
-its heartbeat (benchkit.store.leases).
+An owner is a process or a job in a Slurm queue. A process on this host is alive while one of its pid and start time is,
+or a worker that it has left behind (benchkit.store.locks); elsewhere while it renews its heartbeat
+(benchkit.store.leases). What the end of a job means is settled with what the scheduler says of it
+(benchkit.dispatch.slurm.settle), and until then its claims stand.
 """
 
 import os
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import psutil
 
+from benchkit.cluster import slurm_job
 from benchkit.errors import StoreError
 from benchkit.report import Cell
 from benchkit.store import leases
@@ -26,10 +28,13 @@ from benchkit.store.leases import Sighting, expired, note, sightings
 from benchkit.store.locks import is_held, lock_file, locked
 from benchkit.times import now
 
+QUEUED = "Slurm job "
+"""How an owner that waits or runs in a queue is written."""
+
 
 @dataclass(frozen=True)
 class Owner:
-    """A launcher: one process, for as long as it lives."""
+    """A launcher: one process, for as long as it lives. Or, with pid 0, a job that one has submitted to Slurm."""
 
     token: str
     host: str
@@ -44,10 +49,12 @@ class Owner:
             platform.node(),
             os.getpid(),
             psutil.Process().create_time(),
-            os.environ.get("SLURM_JOB_ID"),
+            slurm_job(),
         )
 
     def __str__(self) -> str:
+        if not self.pid:
+            return f"{QUEUED}{self.slurm_job}"
         job = f", Slurm job {self.slurm_job}" if self.slurm_job else ""
         return f"{self.host} pid {self.pid}{job}"
 
@@ -139,11 +146,22 @@ def alive(side: Path, owner: Owner, heartbeat_at: str, sighting: Sighting | None
     known = _known_here(owner)
     if known is False:
         return is_held(side, owner.token)
+    if known is None and owner.slurm_job and _job_ended(owner):
+        return False
     return known if known is not None else not expired(heartbeat_at, sighting)
+
+
+def _job_ended(owner: Owner) -> bool:
+    """Whether the Slurm job that a launcher on another host runs in is over."""
+    from benchkit.dispatch.slurm.scheduler import job_ended
+
+    return job_ended(str(owner.slurm_job), owner.host)
 
 
 def _known_here(owner: Owner) -> bool | None:
     """Whether the owner is alive; None where this host cannot know."""
+    if not owner.pid:
+        return True  # a job in a queue
     if owner.host != platform.node():
         return None
     try:

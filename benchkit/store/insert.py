@@ -129,8 +129,13 @@ def _json(value: Any) -> str:
 
 
 def insert_failure(store: Store, failure: Failure) -> bool:
-    """The cell's newest failure, with a count of those in a row; nothing where a later report has come already."""
+    """The cell's newest failure, with a count of those in a row; nothing where a later report has come already.
+
+    A Slurm job's claim of the cell ends with it.
+    """
     cell = tuple(failure.cell)
+    if failure.slurm_job:
+        store.execute(f"DELETE FROM claims WHERE {CELL} AND pid = 0 AND slurm_job = ?", (*cell, failure.slurm_job))
     later = f"SELECT 1 FROM runs WHERE current AND {CELL} AND finished_at >= ?"
     if store.execute(later, (*cell, failure.failed_at)).fetchone():
         return False

@@ -1,0 +1,88 @@
+"""What runs on a node: `benchkit job FILE` in a process of its own, watched by one that survives its death.
+
+submitit pickles a JobFile by the name of its class and calls it on the node. When the scheduler says that the time
+limit is near, or that the node is wanted for others, submitit calls `checkpoint`, has the job queued again, and later
+calls the same JobFile once more: the job skips the cells it has sealed and finds the features it has extracted in the
+cache.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from benchkit.cluster import slurm_job
+from benchkit.dispatch.slurm.folder import await_verdict, fate_file, job_file, log_name, write_fate
+from benchkit.dispatch.work import LOG
+
+_running: "list[subprocess.Popen[bytes]]" = []
+"""The job's process: here and not in the JobFile, which is pickled."""
+
+
+class JobFile:
+    def __init__(self, folder: str, index: int) -> None:
+        self.folder, self.index = folder, index
+
+    def __call__(self) -> None:
+        folder = Path(self.folder)
+        fate_file(folder, self.index).unlink(missing_ok=True)  # an earlier attempt's
+        if await_verdict(folder) == "void":
+            return  # nobody waits for this job: its launcher ended before the registry knew of it
+        file = job_file(folder, self.index)
+        _link_log(file.with_name(LOG), folder)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchkit", "job", str(file)],
+            env=_environment(),
+            preexec_fn=_ignore_warning,
+        )
+        _running.append(process)
+        try:
+            code = process.wait()
+        except Exception as e:  # submitit's, out of its signal handler: no more attempts are left
+            from submitit.core.utils import UncompletedJobError
+
+            _stop()
+            if isinstance(e, UncompletedJobError):
+                write_fate(folder, self.index, reason="time limit", error=str(e))
+            raise
+        finally:
+            _stop()
+        write_fate(folder, self.index, exit=code)
+        if code:
+            sys.exit(128 - code if code < 0 else code)
+
+    def checkpoint(self) -> Any:
+        """Called by submitit's signal handler, while `__call__` waits: what to call when the job runs again."""
+        from submitit.helpers import DelayedSubmission
+
+        for process in _running:
+            process.kill()  # waiting for its end would wait for a lock that `__call__` holds
+        return DelayedSubmission(JobFile(self.folder, self.index))
+
+
+def _link_log(link: Path, folder: Path) -> None:
+    """A failure takes the end of the log from beside the job's file."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(folder / log_name(slurm_job() or ""))
+
+
+def _stop() -> None:
+    """A job may be killed at any instant: what it has sealed and cached is whole."""
+    while _running:
+        process = _running.pop()
+        process.kill()
+        process.wait()
+
+
+def _environment() -> dict[str, str]:
+    """Slurm's number of CPUs for everything that would else start a thread for each CPU of the node."""
+    cpus = os.environ.get("SLURM_CPUS_PER_TASK")
+    return ({"OMP_NUM_THREADS": cpus} if cpus else {}) | os.environ
+
+
+def _ignore_warning() -> None:
+    """In the job's process and all that it starts: the scheduler signals all processes, but this is for submitit."""
+    name = "SIG" + os.environ.get("SUBMITIT_PREEMPT_SIGNAL", "USR2")
+    signal.signal(getattr(signal, name, signal.SIGUSR2), signal.SIG_IGN)

@@ -71,6 +71,15 @@ class TaskSuite(Suite):
                 expect(fits, f"labels('{split}') is {y.dtype} {list(y.shape)}, and must be uint8 [N, {n}]")
                 expect(set(np.unique(y)) <= {0, 1}, f"labels('{split}') hold other values than 0 and 1")
 
+    def test_a_trait_task_has_a_trait_that_some_examples_have_and_some_do_not(self) -> None:
+        if self.ready.kind != "traits":
+            return
+        for i, fold in enumerate(self.ready.folds()):
+            for split, rows, what in ((fold.train_split, fold.train, "train"), (fold.test_split, fold.test, "test")):
+                share = np.asarray(self.ready.labels(split))[rows].mean(axis=0)
+                told = ((share > 0) & (share < 1)).any()
+                expect(told, f"fold {i}: every trait is on all or on none of its examples to {what} on")
+
     def test_two_instances_agree_on_ids_and_labels(self) -> None:
         other = self.make()
         for split in self.splits:
@@ -86,7 +95,7 @@ class TaskSuite(Suite):
 
         with patch.object(Audio, "load", refuse), patch.object(Image, "load", refuse):
             task = self.make()
-            _ = task.classes
+            _ = task.classes, task.modality
             for split in _splits(task):
                 task.ids(split)
                 task.labels(split)

@@ -2,11 +2,12 @@
 
 A scorer is fitted once for each seed, on the patches of all images to train on: it is told no labels, so n_train
 counts only the images that prototypes are chosen on. Patches of the training split are computed once, for all
-scorers, into scratch files; those of the test split go past once, and of each image only the scores of the
-prototypes that were chosen stay. So no more than one scorer's scores of the training images, [N, K], are held at a
-time: 196 MB for CUB-200-2011 and 8,192 prototypes. Above 2 GB they lie in a scratch file.
+scorers, into scratch files; those of the test split go past, and of each image only the scores of the prototypes that
+were chosen stay. So no more than one scorer's scores of the training images, [N, K], are held at a time: 196 MB for
+CUB-200-2011 and 8,192 prototypes. Above 2 GB they lie in a scratch file.
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -90,7 +91,39 @@ class _Fit:
 
 
 def score_traits(groups: Mapping[str, Sequence[Cell]], data: JobData) -> Iterator[tuple[Spec, Result]]:
-    """Each cell's test scores, [N, T]: of the prototype that was chosen for each trait."""
+    """Each cell's test scores, [N, T]: of the prototype that was chosen for each trait.
+
+    A pass over the test images is made whenever the fits that wait for it have taken as long as it will take.
+    """
+    fits = _planned(groups, data)
+    good = [fit for fit in fits if fit.good]
+    for fit in fits:
+        if not fit.good:
+            yield from _results(fit, [], data)
+    if not good:
+        return
+    kept = _kept(good, data)
+    waiting: list[_Fit] = []
+    began = time.monotonic()
+    for fit in good:
+        with data.progress.step(f"fit {fit.spec.canonical}, seed {fit.seed}", len(data.folds), "folds") as step:
+            try:
+                for fold in data.folds:
+                    _fit_one(fit, fold, kept[fold.train_split], data)
+                    step.advance()
+            except BenchkitError as e:
+                fit.fail(e)
+        waiting.append(fit)
+        if fit is good[-1]:
+            kept.clear()  # it is large
+        elif time.monotonic() - began < data.pass_seconds("tokens"):
+            continue
+        for done, scores in zip(waiting, _score_test(waiting, data), strict=True):
+            yield from _results(done, scores, data)
+        waiting, began = [], time.monotonic()
+
+
+def _planned(groups: Mapping[str, Sequence[Cell]], data: JobData) -> list[_Fit]:
     fits = []
     for text, cells in groups.items():
         spec = resolve("scorer", text)
@@ -102,38 +135,34 @@ def score_traits(groups: Mapping[str, Sequence[Cell]], data: JobData) -> Iterato
                 check_points(data.ready(), [fit.point])
             except BenchkitError as e:
                 fit.fail(e)
-    scores: list[list[Float32[np.ndarray, "_ _"]]] = []
-    if any(fit.good for fit in fits):
-        _fit_all([fit for fit in fits if fit.good], data)
-        scores = _score_test(fits, data)
-    for i, fit in enumerate(fits):
-        for cell in fit.cells:
-            if cell in fit.errors:
-                yield fit.spec, Result(cell, fit.errors[cell])
-                continue
-            permuted = _columns(fit, fit.permuted[cell], scores[i]) if cell in fit.permuted else None
-            chosen = fit.chosen[cell]
-            yield fit.spec, Result(cell, _columns(fit, chosen, scores[i]), _record(chosen, data), permuted)
+    return fits
+
+
+def _results(fit: _Fit, scores: Sequence[Float32[np.ndarray, "_ _"]], data: JobData) -> Iterator[tuple[Spec, Result]]:
+    for cell in fit.cells:
+        if cell in fit.errors:
+            yield fit.spec, Result(cell, fit.errors[cell])
+            continue
+        permuted = _columns(fit, fit.permuted[cell], scores) if cell in fit.permuted else None
+        chosen = fit.chosen[cell]
+        yield fit.spec, Result(cell, _columns(fit, chosen, scores), _record(chosen, data), permuted)
 
 
 # ------------------------------------------------------------------------------------------------------------- training
 
 
-def _fit_all(fits: Sequence[_Fit], data: JobData) -> None:
+def _kept(fits: Sequence[_Fit], data: JobData) -> dict[str, Kept]:
+    """By split, the patches of all images to train on, at every place that some scorer wants."""
     points = sorted({fit.point for fit in fits})
     kept: dict[str, Kept] = {}
+    began, n = time.monotonic(), 0
     for split in sorted({f.train_split for f in data.folds}):
         rows = np.unique(np.concatenate([f.train for f in data.folds if f.train_split == split]))
         kept[split] = keep_patches(data, split, rows, points)
+        n += len(rows)
+    data.token_seconds = (time.monotonic() - began) / n
     data.extract_train({"pooled": [fits[0].cells[0]._replace(n_train=-1)]})  # that pass has filled the cache
-    with data.progress.step("fit scorers", len(fits), "scorers") as step:
-        for fit in fits:
-            try:
-                for fold in data.folds:
-                    _fit_one(fit, fold, kept[fold.train_split], data)
-            except BenchkitError as e:
-                fit.fail(e)
-            step.advance()
+    return kept
 
 
 def _fit_one(fit: _Fit, fold: Fold, kept: Kept, data: JobData) -> None:

@@ -70,6 +70,8 @@ def stream_patches(data: JobData, split: str, rows: Int[np.ndarray, " n"], point
                     for here, found in run.compute(batch, lambda array: backbone.activations(array, inner)):
                         yield from _patches(data, inner, batch.rows[here], found)
         run.judge(len(rows))
+    if run.bad and data.tested:
+        data.lose(split, np.array(sorted(run.bad), np.int64))
     data.bad[split] |= run.bad
 
 

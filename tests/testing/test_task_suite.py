@@ -60,6 +60,25 @@ class RightInFolds(Right):
         return tuple(Fold("train", rows[rows % 5 != i], "train", rows[rows % 5 == i]) for i in range(5))
 
 
+class RightTraits(Right):
+    """A property says the modality, as where files decide."""
+
+    kind = "traits"
+    metrics = ("cmap", "ap_q05", "ap_q95")
+    published = (Published("bird-mae:large", "random,k=2048", 16, "cmap", 0.1, "somewhere, table 1"),)
+
+    @property
+    def modality(self) -> Any:
+        return "image"
+
+    def labels(self, split: str) -> np.ndarray:
+        return (np.arange(3 * N[split]).reshape(-1, 3) % 5 == 0).astype(np.uint8)
+
+
+class TestRightTraits(TaskSuite):
+    task = RightTraits
+
+
 class TestRight(TaskSuite):
     task = Right
 
@@ -99,6 +118,15 @@ class FewerIds(Right):
 class IdTwice(Right):
     def ids(self, split: str) -> Sequence[str]:
         return ["same" if row in (3, 8) else f"{split}/{row}.png" for row in range(N[split])]
+
+
+class TraitsInTrainAlone(RightTraits):
+    def labels(self, split: str) -> np.ndarray:
+        return super().labels(split) * np.uint8(split == "train")
+
+
+class TraitsOfADecision(RightTraits):
+    metrics = ("cmap", "top1")
 
 
 class LabelsFromOne(Right):
@@ -226,6 +254,12 @@ class PublishedOtherwise(Right):
 BROKEN: list[tuple[type[Task], str, str]] = [
     (OtherKind, "its_kind_and_its_metrics_go_together", "kind is 'regression'"),
     (MetricOfAnotherKind, "its_kind_and_its_metrics_go_together", "'balanced_accuracy' is not for multilabel"),
+    (TraitsOfADecision, "its_kind_and_its_metrics_go_together", "'top1' is not for traits tasks"),
+    (
+        TraitsInTrainAlone,
+        "a_trait_task_has_a_trait_that_some_examples_have_and_some_do_not",
+        "fold 0: every trait is on",
+    ),
     (UnknownMetric, "its_kind_and_its_metrics_go_together", "no metric named 'top2'"),
     (ClassTwice, "its_classes_are_unique_names", "a class is named twice: 'one'"),
     (FewerIds, "ids_and_labels_agree_in_number", "split 'test' has 12 ids and 13 rows of labels"),

@@ -65,3 +65,31 @@ def sounds(tmp_path: Path, shared: Path) -> Path:
                 has = [int(row["category"] in names) for names in traits.values()]
                 writer.writerow([f"audio/{row['filename']}", split, *has])
     return root
+
+
+@pytest.fixture
+def birds(tmp_path: Path) -> Path:
+    """A folder in the layout of CUB-200-2011: 48 images to train on and 32 to test on, and 312 attributes that each say
+    one of three things that can be seen in a patch."""
+    root, rng = tmp_path / "CUB_200_2011", np.random.default_rng(1)
+    (root / "attributes").mkdir(parents=True)
+    ids = range(1, 81)
+    names = {i: f"{i % 4 + 1:03}.Bird/{i}.png" if i % 4 else f"001.Bird/{i}.png" for i in ids}
+    answers = []
+    for i in ids:
+        seen = [int(v) for v in rng.random(3) < (0.2, 0.15, 0.1)]
+        path = root / "images" / names[i]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(draw(rng, *seen)).save(path)
+        for a in range(1, 313):
+            answers.append(f"{i} {a} {seen[a % 3]} {rng.choice([1, 3, 4], p=[0.1, 0.2, 0.7])} 1.5")
+    for name, lines in {
+        "images.txt": [f"{i} {names[i]}" for i in ids],
+        "train_test_split.txt": [f"{i} {int(i % 5 < 3)}" for i in ids],
+        "image_class_labels.txt": [f"{i} {int(names[i][:3])}" for i in ids],
+        "attributes.txt": [f"{a} has_part::kind_{a}" for a in range(1, 313)],
+        "attributes/certainties.txt": ["1 not visible", "2 guessing", "3 probably", "4 definitely"],
+        "attributes/image_attribute_labels.txt": answers,
+    }.items():
+        (root / name).write_text("\n".join(lines) + "\n")
+    return root

@@ -155,6 +155,20 @@ def test_a_job_of_many_scorers_sizes_and_seeds_is_as_each_alone_and_extracts_onc
     assert len({r.value for r in together}) > 6
 
 
+def test_several_passes_over_the_test_images_give_what_one_gives(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"classifier": [SCORER, "random,k=16", "random,k=5000"], "n_train": [4, 16]}
+    found = []
+    for db, seconds in (("one.sqlite", 1e9), ("each.sqlite", 0.0)):
+        monkeypatch.setattr(JobData, "pass_seconds", lambda *_, s=seconds: s)
+        with pytest.raises(RunFailed, match="give k=640") as caught:
+            run(tmp_path / db, folder, **grid)
+        found.append([(r.cell, r.metrics, r.record) for r in caught.value.reports])
+    assert len(found[0]) == 4
+    assert found[0] == found[1]
+
+
 def test_predictions_give_the_numbers_again(folder: Path, tmp_path: Path) -> None:
     (report,) = run(tmp_path / "r.sqlite", folder)
     with benchkit.open(tmp_path / "r.sqlite") as results:

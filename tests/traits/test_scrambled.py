@@ -1,7 +1,7 @@
 """Labels that are read wrongly make a number that looks good, or is nothing: the checks mark both.
 
-A published attempt at CUB-200-2011 reported a mean average precision of 0.86 from attributes that had been read wrongly;
-a constant scorer got 0.83 on them.
+A published attempt at CUB-200-2011 reported a mean average precision of 0.86 from attributes that were read wrongly; a
+constant scorer got 0.83 on them.
 """
 
 from collections.abc import Callable

@@ -23,6 +23,10 @@ KINDS: dict[str, type[Report] | type[Failure] | type[Training] | type[Diagnosis]
 FORMAT = 1
 
 
+class UnsealError(StoreError):
+    """A sealed record is damaged, or no such record, or of a newer benchkit."""
+
+
 def seal(record: Sealed, inbox: Path) -> Path:
     """Writes the record into `inbox`, whole or not at all. Raises StoreError (a full disk, say) and leaves nothing."""
     magic = next(word for word, kind in KINDS.items() if isinstance(record, kind))
@@ -34,7 +38,7 @@ def seal(record: Sealed, inbox: Path) -> Path:
 
 
 def unseal(path: Path) -> Sealed:
-    """Reads a sealed record. Raises StoreError, saying why, where it is damaged or from a newer benchkit."""
+    """Reads a sealed record. Raises UnsealError, saying why, where it is damaged or from a newer benchkit."""
     try:
         head, _, body = path.read_bytes().decode().partition("\n")
         magic, number, digest = head.split(" ")
@@ -47,5 +51,5 @@ def unseal(path: Path) -> Sealed:
             raise ValueError("its checksum does not match: it was damaged or altered")
         made: Sealed = KINDS[magic].from_json(body)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
-        raise StoreError(f"sealed report '{path}' cannot be taken in: {e}") from e
+        raise UnsealError(f"sealed report '{path}' cannot be taken in: {e}") from e
     return made

@@ -85,7 +85,8 @@ def _verified(copy: Path) -> tuple[int, list[tuple[str, str]]]:
     with sqlite3.connect(copy, isolation_level=None) as db:
         found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
-            raise StoreError(f"the copy is not sound ({found}), and neither may the registry be: see `benchkit check`")
+            why = " ".join(found.split())
+            raise StoreError(f"the copy is not sound ({why}), and neither may the registry be: see `benchkit check`")
         runs = db.execute("SELECT count(*) FROM runs").fetchone()[0]
         files = db.execute("SELECT path, sha256 FROM artifacts").fetchall()
         # Nobody computes anything for the copy. A backup of a backup, or a move to another host, starts afresh.

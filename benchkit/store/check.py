@@ -73,7 +73,7 @@ def _integrity(store: Store, quick: bool) -> list[Finding]:
         found = [row[0] for row in store.execute(f"PRAGMA {pragma}({FEW})").fetchall()]
     except (StoreError, sqlite3.Error) as e:
         found = [str(e)]
-    return [Finding(f"the file is damaged: {line}", _LOST) for line in found if line != "ok"]
+    return [Finding(f"the file is damaged: {' '.join(line.split())}", _LOST) for line in found if line != "ok"]
 
 
 def _schema(store: Store) -> Iterator[Finding]:

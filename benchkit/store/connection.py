@@ -9,7 +9,8 @@ import random
 import sqlite3
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -60,17 +61,90 @@ def is_busy(error: Exception) -> bool:
     return any(word in text for word in _BUSY)
 
 
+class StoreRefused(StoreError):
+    """A row contradicts the schema: a number where text belongs, the same key twice."""
+
+
+_REFUSED = (
+    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, sqlite3.ProgrammingError,
+    peewee.IntegrityError, peewee.InterfaceError, peewee.DataError, peewee.ProgrammingError,
+)  # fmt: skip
+
+
+@contextmanager
+def errors(path: Path) -> Iterator[None]:
+    """SQLite's errors as one clear line each."""
+    try:
+        yield
+    except (sqlite3.Error, peewee.PeeweeException) as e:
+        raise explained(path, e) from e
+
+
+def explained(path: Path, error: Exception) -> Exception:
+    """A StoreError for what can be wrong with a registry, StoreRefused for a row. A mistake in our SQL stays one."""
+    text, lower = str(error), str(error).lower()
+    if "syntax error" in lower:
+        return error
+    kind = StoreRefused if isinstance(error, _REFUSED) else StoreError
+    return kind(f"registry '{path}'{_explain(text, lower)}")
+
+
+def _explain(text: str, lower: str) -> str:
+    if "full" in lower:
+        return ": the disk is full; nothing was changed"
+    if "locked" in lower or "busy" in lower:
+        return ": another process is writing to it; nothing was changed, try again once it is done"
+    if any(word in lower for word in ("not a database", "malformed", "disk image", "no such table", "no such column")):
+        return f" is damaged or no registry ({text}): `benchkit check` says more; restore a backup"
+    if "readonly" in lower or "unable to open" in lower or "permission" in lower:
+        return f" cannot be opened ({text}): check the permissions of the file and its folder"
+    return f": {text}"
+
+
+class _Cursor(sqlite3.Cursor):
+    """Damage often shows only when a row is read."""
+
+    connection: "_Connection"
+
+    def fetchone(self) -> Any:
+        try:
+            return super().fetchone()
+        except sqlite3.Error as e:
+            raise explained(self.connection.path, e) from e
+
+    def fetchall(self) -> list[Any]:
+        try:
+            return super().fetchall()
+        except sqlite3.Error as e:
+            raise explained(self.connection.path, e) from e
+
+    def __next__(self) -> Any:
+        try:
+            return super().__next__()
+        except sqlite3.Error as e:
+            raise explained(self.connection.path, e) from e
+
+
+class _Connection(sqlite3.Connection):
+    path: Path
+
+    def cursor(self, factory: Any = _Cursor) -> Any:
+        return super().cursor(factory)
+
+
 class Database(peewee.SqliteDatabase):
     """peewee's, with patience. Inside of a transaction only its end is tried again: all else has its lock already."""
 
     def __init__(self, path: Path, uri: str, pragmas: list[tuple[str, Any]]) -> None:
-        super().__init__(uri, pragmas=pragmas, timeout=BRIEFLY, uri=True, autoconnect=True)
+        super().__init__(uri, pragmas=pragmas, timeout=BRIEFLY, uri=True, autoconnect=True, factory=_Connection)
         self.path = path
         self.patience: float | None = None
         """For this connection's next transaction; None: the usual."""
 
     def _connect(self) -> Any:
-        return patiently(self.path, super()._connect)  # type: ignore[misc]  # peewee has no types
+        made = patiently(self.path, super()._connect)  # type: ignore[misc]  # peewee has no types
+        made.path = self.path
+        return made
 
     def begin(self, lock_type: str | None = None) -> None:
         begin = super().begin

@@ -16,7 +16,7 @@ from typing import Any
 import peewee
 
 from benchkit.errors import StoreError
-from benchkit.store.connection import Database, StoreBusy, patiently
+from benchkit.store.connection import Database, StoreBusy, errors, explained, patiently
 from benchkit.store.filesystem import network_filesystem
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 
@@ -52,7 +52,7 @@ class Store:
         try:
             connection = self.db.connection()
             if connection.in_transaction:  # has its lock: needs no patience, and so not peewee's way round
-                return connection.execute(sql, params)
+                return connection.cursor().execute(sql, params)
             return self.db.execute_sql(sql, params)
         except (sqlite3.Error, peewee.PeeweeException) as e:
             raise explained(self.path, e) from e
@@ -184,9 +184,15 @@ def _quoted(path: Path) -> str:
 
 def _prepare(store: Store, create: bool) -> None:
     """Refuses what is no registry or of a newer benchkit; migrates an older one; sees to the journal."""
-    new = not (store.path.exists() and store.path.stat().st_size)
+    existed = store.path.exists()
+    new = not (existed and store.path.stat().st_size)
+    version = 0 if new else _version(store)
+    if version == 0 and existed and any(store.side.glob("predictions/[!.]*")):
+        raise StoreError(
+            f"registry '{store.path}' is empty, and '{store.side}' is not: it was cut off; restore a backup, or delete "
+            "it to begin anew"
+        )
     if not new:
-        version = _version(store)
         if version == VERSION:
             if store.writable:
                 _use_journal(store, must=create)
@@ -250,43 +256,3 @@ def _use_journal(store: Store, *, must: bool, new: bool = False) -> None:
 
 def _journal(connection: sqlite3.Connection) -> str:
     return connection.execute("PRAGMA journal_mode").fetchone()[0].upper()
-
-
-class StoreRefused(StoreError):
-    """A row contradicts the schema: a number where text belongs, the same key twice."""
-
-
-_REFUSED = (
-    sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.DataError, sqlite3.ProgrammingError,
-    peewee.IntegrityError, peewee.InterfaceError, peewee.DataError, peewee.ProgrammingError,
-)  # fmt: skip
-
-
-@contextmanager
-def errors(path: Path) -> Iterator[None]:
-    """SQLite's errors as one clear line each."""
-    try:
-        yield
-    except (sqlite3.Error, peewee.PeeweeException) as e:
-        raise explained(path, e) from e
-
-
-def explained(path: Path, error: Exception) -> Exception:
-    """A StoreError for what can be wrong with a registry, StoreRefused for a row. A mistake in our SQL stays one."""
-    text, lower = str(error), str(error).lower()
-    if "syntax error" in lower:
-        return error
-    kind = StoreRefused if isinstance(error, _REFUSED) else StoreError
-    return kind(f"registry '{path}'{_explain(text, lower)}")
-
-
-def _explain(text: str, lower: str) -> str:
-    if "full" in lower:
-        return ": the disk is full; nothing was changed"
-    if "locked" in lower or "busy" in lower:
-        return ": another process is writing to it; nothing was changed, try again once it is done"
-    if any(word in lower for word in ("not a database", "malformed", "disk image", "no such table", "no such column")):
-        return f" is damaged or no registry ({text}): `benchkit check` says more; restore a backup"
-    if "readonly" in lower or "unable to open" in lower or "permission" in lower:
-        return f" cannot be opened ({text}): check the permissions of the file and its folder"
-    return f": {text}"

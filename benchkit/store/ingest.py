@@ -1,12 +1,11 @@
 """Taking sealed records into the store: each exactly once, in any order, by whoever comes first."""
 
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
-from benchkit.errors import StoreError
-from benchkit.sealing import Sealed, unseal
-from benchkit.store.database import Store, StoreRefused
+from benchkit.sealing import Sealed, UnsealError, unseal
+from benchkit.store.connection import StoreRefused
+from benchkit.store.database import Store
 from benchkit.store.insert import insert
 
 BATCH = 500
@@ -21,21 +20,23 @@ def ingest_inbox(store: Store, patience: float | None = None) -> list[str]:
     notes: list[str] = []
     found = waiting(store)
     for start in range(0, len(found), BATCH):
-        records: list[tuple[Path, Sealed]] = []
-        for path in found[start : start + BATCH]:
-            try:
-                records.append((path, unseal(path)))
-            except FileNotFoundError:
-                continue  # another process has just taken it in
-            except StoreError as e:
-                notes += _set_aside(path, str(e))
-        if records:
-            refused = _insert(store, records, patience)
-            for path, _ in records:  # only now: what is committed may go
-                if path in refused:
-                    notes += _set_aside(path, refused[path])
+        done, damaged = [], {}
+        with store.write(patience):  # held while reading them too: of several processes only one does the work
+            for path in found[start : start + BATCH]:
+                try:
+                    _insert(store, unseal(path))
+                except FileNotFoundError:
+                    continue  # another process has just taken it in
+                except StoreRefused as e:
+                    damaged[path] = f"sealed report '{path}' cannot be taken in: {e}"
+                except UnsealError as e:
+                    damaged[path] = str(e)
                 else:
-                    path.unlink(missing_ok=True)
+                    done.append(path)
+        for path in done:  # only now: what is committed may go
+            path.unlink(missing_ok=True)
+        for path, why in damaged.items():
+            notes += _set_aside(path, why)
     return notes
 
 
@@ -48,27 +49,21 @@ def waiting(store: Store) -> list[Path]:
     )
 
 
-def _insert(store: Store, records: Sequence[tuple[Path, Sealed]], patience: float | None) -> dict[Path, str]:
-    """All of them in one transaction. Returns those that contradict the schema, and why: they hold up no other."""
+def _insert(store: Store, record: Sealed) -> None:
+    """All of the record or nothing of it. Raises StoreRefused where it contradicts the schema: it holds up no other."""
+    store.execute("SAVEPOINT record")
     try:
-        with store.write(patience):
-            for _, record in records:
-                insert(store, record)
-        return {}
-    except _UNFIT:
-        pass  # some of them: each by itself
-    refused = {}
-    with store.write(patience):
-        for path, record in records:
-            try:
-                with store.db.atomic():
-                    insert(store, record)
-            except _UNFIT as e:
-                refused[path] = f"sealed report '{path}' cannot be taken in: {e}"
-    return refused
+        insert(store, record)
+    except BaseException as e:
+        if store.db.connection().in_transaction:  # a full disk may have ended it
+            store.execute("ROLLBACK TO record")
+        if isinstance(e, _UNFIT):
+            raise StoreRefused(f"{type(e).__name__}: {e}") from e
+        raise
+    store.execute("RELEASE record")
 
 
-_UNFIT = (StoreRefused, TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration)
+_UNFIT = (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration)
 
 
 def _set_aside(path: Path, why: str) -> list[str]:

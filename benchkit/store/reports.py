@@ -22,6 +22,13 @@ def load_reports(store: Store, runs: Sequence[int]) -> list[Report]:
 
 
 def _load(store: Store, run: int) -> Report:
+    try:
+        return _read(store, run)
+    except (ValueError, TypeError) as e:  # JSON that is none, a NULL where none may be
+        raise StoreError(f"registry '{store.path}': run {run} is damaged ({e}); see `benchkit check`") from e
+
+
+def _read(store: Store, run: int) -> Report:
     cursor = store.execute(_RUN, (run,))
     row = cursor.fetchone()
     if row is None:

@@ -1,0 +1,44 @@
+"""One of many processes that share a list of cells: claims a few, seals their reports, until none is left.
+
+python crowd.py REGISTRY REPORT N: REPORT is the JSON of a report to copy, N how many cells there are. Prints how many
+it computed.
+"""
+
+import dataclasses
+import random
+import sys
+import uuid
+from pathlib import Path
+
+from benchkit.report import Cell, Report
+from benchkit.sealing import seal
+from benchkit.store import open_store
+from benchkit.store.claims import Owner, claim, heartbeat
+
+FREE = """
+WITH RECURSIVE seeds (seed) AS (SELECT 0 UNION ALL SELECT seed + 1 FROM seeds WHERE seed < ? - 1)
+SELECT seed FROM seeds WHERE
+    NOT EXISTS (SELECT 1 FROM runs WHERE current AND task = 't' AND model = 'm' AND classifier = 'c' AND n_train = 1
+                AND runs.seed = seeds.seed)
+    AND NOT EXISTS (SELECT 1 FROM claims WHERE task = 't' AND model = 'm' AND classifier = 'c' AND n_train = 1
+                    AND claims.seed = seeds.seed)
+"""
+
+
+def main(registry: str, report: str, n: str) -> None:
+    model, done = Report.from_json(Path(report).read_text()), 0
+    sys.stdin.readline()
+    with open_store(registry) as store:
+        owner = Owner.this_process()
+        with heartbeat(store, owner):
+            while free := [row[0] for row in store.execute(FREE, (int(n),)).fetchall()]:
+                start = random.randrange(len(free))
+                wanted = [Cell("t", "m", "c", 1, seed) for seed in free[start : start + 50]]
+                for cell in claim(store, wanted, owner):
+                    seal(dataclasses.replace(model, uuid=uuid.uuid4().hex, cell=cell), store.inbox)
+                    done += 1
+    sys.stdout.write(f"{done}\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -19,7 +19,7 @@ from benchkit.job import Job, JobOptions
 from benchkit.plan import Planned
 from benchkit.progress import Progress
 from benchkit.records import Reason
-from benchkit.store.claims import Held, claim, release
+from benchkit.store.claims import Held, claim, claimed_by, release
 from benchkit.store.database import Store
 from benchkit.store.ingest import ingest_inbox
 
@@ -98,18 +98,23 @@ class _Pool:
             self._start(job, self.store.side.absolute() / "jobs" / job.name, attempt=1)
         return bool(mine)
 
-    def _start(self, job: Job, folder: Path, attempt: int) -> None:
+    def _start(self, job: Job, folder: Path, attempt: int) -> Worker:
         number = next(i for i in range(self.n) if i not in self.workers.running)
         environment = machine.environment(number, self.n, self.options.device)
-        self.workers.start(number, job, folder, environment, attempt)
+        return self.workers.start(number, job, folder, environment, attempt)
 
     def finish(self, worker: Worker) -> bool:
         """After a process has ended. False where its job was started again."""
         outcomes, code = worker.relay.outcomes, worker.process.returncode
-        left = worker.cells_left
+        _take_in(self.store, self.progress)
+        silent = worker.cells_left
+        left = claimed_by(self.store, self.held.owner, silent)  # a report ends its cell's claim
+        outcomes += [Outcome(cell) for cell in silent if cell not in left]
         if left and worker.attempt < ATTEMPTS:
             self.progress.note(f"warning: {_death(code)}: {worker.job.task} {worker.job.model} starts again")
-            self._start(worker.job, worker.folder, worker.attempt + 1)
+            cells = tuple(c for c in worker.job.cells if c.cell in left)
+            again = self._start(replace(worker.job, cells=cells), worker.folder, worker.attempt + 1)
+            again.relay.outcomes += outcomes
             return False
         if left:
             log = tail(worker.folder / LOG)

@@ -101,6 +101,12 @@ def release(store: Store, owner: Owner, cells: Iterable[Cell] | None = None) -> 
             store.many(f"DELETE FROM claims WHERE {CELL} AND owner = ?", [(*c, owner.token) for c in cells])
 
 
+def claimed_by(store: Store, owner: Owner, cells: Iterable[Cell]) -> list[Cell]:
+    """Those of `cells` that the owner has claimed, and that have got no report since."""
+    mine = f"SELECT 1 FROM claims WHERE {CELL} AND owner = ?"
+    return [cell for cell in cells if store.execute(mine, (*cell, owner.token)).fetchone()]
+
+
 def release_dead(store: Store) -> int:
     """Deletes the claims whose owner is gone: how many. Notes the heartbeats of those on other hosts."""
     seen = sightings(store)

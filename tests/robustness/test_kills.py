@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-KILLS = 12
+KILLS = 100
 SWEEP = (
     "run", "--task", "digits", "--model", "pixels", "--model", "pixels,size=12", "--classifier", "centroid",
     "--n-train", "1", "--n-train", "5", "--n-train", "-1", "--replicates", "20", "--device", "cpu",
@@ -48,7 +48,7 @@ class Sweep:
             for table in ("claims", "failures"):
                 assert db.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,), table
             assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-        for command in (["cache", "verify"],):
+        for command in (["cache", "verify"], ["check", "--db", str(self.db)]):
             done = subprocess.run(
                 [sys.executable, "-m", "benchkit", *command], capture_output=True, text=True, check=False, timeout=60,
                 env=os.environ | {"BENCHKIT_CACHE": str(self.cache)},

@@ -2,7 +2,9 @@
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import psutil
@@ -22,7 +24,7 @@ from feature_samples import (
 )  # fmt: skip
 
 from benchkit.errors import BenchkitError, MediaError, PluginError
-from benchkit.features import Features, Options, extract
+from benchkit.features import Features, Options, batches, extract
 from benchkit.features.batches import Sizer, assemble
 from benchkit.features.pool import Prepared
 from benchkit.interfaces import Encoded, Example
@@ -218,6 +220,49 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(recordings: Path, tmp
     assert [n.split()[3] for n in progress.notes] == ["32", "16", "8"]
     assert progress.steps == [("extract Recordings/test", 60, "clips")]
     np.testing.assert_array_equal(features.pooled, of(recordings, tmp_path, cache="plain", workers=0).pooled)
+
+
+def test_on_a_device_batches_grow_until_memory_ends_and_the_features_are_the_same(
+    recordings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every call takes a second, however large its batch, so they double from 32; 65 do not fit."""
+    monkeypatch.setattr(batches, "time", SimpleNamespace(perf_counter=count(0.0).__next__))
+    progress, log, n = Notes(), tmp_path / "log", 600
+    monkeypatch.setattr(Recordings, "ids", lambda self, split: [str(i) for i in range(n)])
+    files = sorted(recordings.iterdir())
+    monkeypatch.setattr(
+        Recordings,
+        "examples",
+        lambda self, split, rows: (Example(i, str(i), Audio(files[i % len(files)])) for i in rows),
+    )
+    task = Recordings(FolderParams(str(recordings)))
+    backbone = Bands(BandsParams(log=str(log), fits=65, oom="torch"))
+    options = Options(tmp_path / "cache", device="cuda", workers=0)
+    features = extract(task, backbone, "test", np.arange(n), {}, options, progress)
+    sizes = [int(line) for line in log.read_text().split()]
+    assert sum(sizes) == n
+    assert sizes[:2] == [32, 32]
+    assert max(sizes) == 64
+    assert len(progress.notes) == 1
+    assert "a batch of 128 did not fit into the memory of 'cuda'" in progress.notes[0]
+    plain = extract(task, Bands(), "test", np.arange(n), {}, Options(tmp_path / "other", workers=0), Silent())
+    np.testing.assert_array_equal(features.pooled, plain.pooled)
+
+
+def test_float32_is_never_rounded_to_tf32(recordings: Path, tmp_path: Path) -> None:
+    """torch's default for the convolutions of a GPU; no name would show it."""
+    import torch
+
+    switches = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [switch.allow_tf32 for switch in switches]
+    try:
+        for switch in switches:
+            switch.allow_tf32 = True
+        of(recordings, tmp_path, workers=0)
+        assert [switch.allow_tf32 for switch in switches] == [False, False]
+    finally:
+        for switch, value in zip(switches, before, strict=True):
+            switch.allow_tf32 = value
 
 
 def test_one_example_that_does_not_fit_is_one_clear_line(recordings: Path, tmp_path: Path) -> None:

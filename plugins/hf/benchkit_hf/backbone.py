@@ -38,6 +38,7 @@ class HFParams:
         5.0, help="audio is cut or zero-padded to this length before the processor", low=0.1, high=600
     )
     dtype: Literal["float32", "bfloat16"] = param("float32", help="precision of the forward pass")
+    compile: bool = param(False, help="compile the encoder with torch.compile: minutes at the start, faster after")
     init: Literal["pretrained", "random"] = param("pretrained", help="random: the architecture without its weights")
     seed: int = param(0, help="of init=random", low=0)
     allow_remote_code: bool = param(False, help="execute Python code that the repository brings")
@@ -53,6 +54,7 @@ class HF(Backbone):
         require("transformers", "benchkit-hf")
         super().__init__(params)
         self._encoder: Any = None
+        self._compiled: Any = None
         self._device = "cpu"
 
     # ------------------------------------------------------------------------------------------- before the weights
@@ -125,6 +127,8 @@ class HF(Backbone):
                 f"model 'hf:{self.params.checkpoint}' has hidden states 0 to {layers}, not {self.params.layer}"
             )
         self._encoder = encoder.eval().requires_grad_(False).to(device, getattr(torch, self.params.dtype))
+        if self.params.compile:
+            self._compiled = torch.compile(self._encoder)  # beside the plain one: hooks and training need that
 
     def _pretrained(self) -> Any:
         import torch
@@ -171,20 +175,20 @@ class HF(Backbone):
         import torch
 
         with torch.inference_mode():
-            pooled, patches = self._features(self._on_device(batch))
+            pooled, patches = self._features(self._on_device(batch), self._compiled)
         return Encoded(_numpy(pooled), _numpy(patches) if tokens else None)
 
     def trainable(self) -> Trainable:
         if self._encoder is None:
             raise BenchkitError("the model is not set up yet")
         other = copy.copy(self)
-        other._encoder = copy.deepcopy(self._encoder).float()
+        other._encoder, other._compiled = copy.deepcopy(self._encoder).float(), None
         depth_of, top = depths(other._encoder, self.params.layer)
         return Trainable(other._encoder, lambda x: other._features(x)[0], depth_of, top)
 
-    def _features(self, x: Any) -> tuple[Any, Any]:
-        """Pooled features and patches, as torch tensors on the device."""
-        output = self._forward(x)
+    def _features(self, x: Any, encoder: Any = None) -> tuple[Any, Any]:
+        """Pooled features and patches, as torch tensors on the device. encoder: the compiled one, if wanted."""
+        output = self._forward(x, encoder)
         sequence = output.last_hidden_state if self.params.layer is None else output.hidden_states[self.params.layer]
         sequence = self._sequence(sequence)
         patches = sequence[:, self.family.prefix :]
@@ -245,12 +249,13 @@ class HF(Backbone):
             raise BenchkitError("the model is not set up yet")
         return torch.from_numpy(np.ascontiguousarray(batch)).to(self._device)
 
-    def _forward(self, x: Any) -> Any:
+    def _forward(self, x: Any, encoder: Any = None) -> Any:
         import torch
 
         x = x.to(next(self._encoder.parameters()).dtype)
         extra = {"is_longer": torch.zeros(len(x), 1, dtype=torch.bool, device=x.device)} if self._is_clap else {}
-        return self._encoder(x, output_hidden_states=True, return_dict=True, **extra)
+        encoder = self._encoder if encoder is None else encoder
+        return encoder(x, output_hidden_states=True, return_dict=True, **extra)
 
     @property
     def _is_clap(self) -> bool:

@@ -341,3 +341,38 @@ def test_half_precision_is_fine_tuned_in_float32(saved: Callable[[str], Path]) -
     assert {p.dtype for p in trainable.module.parameters()} == {torch.float32}
     pooled = trainable.pooled(torch.from_numpy(batch)).detach().numpy()
     np.testing.assert_allclose(pooled, backbone.encode(batch).pooled, atol=0.05)
+
+
+@pytest.mark.parametrize("name", ["vit", "wav2vec2"])
+def test_bfloat16_is_another_name_and_stays_close(saved: Callable[[str], Path], name: str) -> None:
+    plain, half = load(saved(name)), load(saved(name), dtype="bfloat16")
+    batch = batch_of(name, plain)
+    exact, rounded = plain.encode(batch, tokens=True), half.encode(batch, tokens=True)
+    for a, b in ((exact.pooled, rounded.pooled), (exact.tokens, rounded.tokens)):
+        assert a is not None
+        assert b is not None
+        assert b.dtype == np.float32
+        error = np.linalg.norm(a - b) / np.linalg.norm(a)
+        assert 1e-6 < error < 0.03
+    spec = f"hf:{saved(name)}"
+    names = [resolve("model", spec + more).canonical for more in ("", ",dtype=bfloat16", ",compile=true")]
+    assert len(set(names)) == 3
+    assert resolve("model", f"{spec},dtype=float32,compile=false").canonical == names[0]
+
+
+@pytest.mark.slow
+def test_a_compiled_encoder_computes_the_same(saved: Callable[[str], Path]) -> None:
+    plain, compiled = load(saved("vit")), load(saved("vit"), compile=True)
+    batch = batch_of("vit", plain)
+    ran = torch._dynamo.utils.counters["frames"]
+    before = ran["ok"]
+    exact, fast = plain.encode(batch, tokens=True), compiled.encode(batch, tokens=True)
+    assert ran["ok"] > before
+    np.testing.assert_allclose(fast.pooled, exact.pooled, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(fast.tokens, exact.tokens, rtol=1e-4, atol=1e-5)
+    assert compiled.fingerprint() == plain.fingerprint()
+    point = "blocks.1.norm2"
+    shown = [b.activations(batch, [point])[point] for b in (plain, compiled)]
+    np.testing.assert_array_equal(*shown)
+    trainable = compiled.trainable()
+    np.testing.assert_allclose(trainable.pooled(torch.from_numpy(batch)).numpy(), exact.pooled, rtol=1e-4, atol=1e-5)

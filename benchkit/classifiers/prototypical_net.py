@@ -14,22 +14,30 @@ from benchkit.classifiers.params import TrainParams
 from benchkit.classifiers.prototypical import PrototypicalParams
 from benchkit.classifiers.streams import aligned
 
-_SIMILARITIES = 2**22
-"""How many of one head's are held at a time."""
+_SIMILARITIES = 2**18
+"""How many of one head's are held at a time: they should stay in the processor's cache until their largest is found."""
 
 
 @dataclass(frozen=True)
 class PrototypicalNet:
     """A class's logit is its bias and the weighted sum of its prototypes' similarities, each the largest to any token;
-    weights and similarities below 0 count as 0."""
+    weights and similarities below 0 count as 0.
 
-    n_tokens: int
+    given: rows and columns of the tokens as they come. grid: those of the tokens that are looked at, interpolated.
+    """
+
+    given: tuple[int, int]
+    grid: tuple[int, int]
     dim: int
     n_classes: int
     n_prototypes: int
     orthogonality: float
     connection: float
     bias: float
+
+    @property
+    def n_tokens(self) -> int:
+        return self.grid[0] * self.grid[1]
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         """Prototypes in directions uniform on the sphere."""
@@ -43,12 +51,19 @@ class PrototypicalNet:
 
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L C B"]:
         unit_skd = F.normalize(w["prototypes"], dim=-1).flatten(1, 3)
-        x_sbtd = F.normalize(F.pad(x, (0, aligned(self.dim) - self.dim)), dim=-1)
+        x_sbtd = F.normalize(F.pad(self._interpolated(x), (0, aligned(self.dim) - self.dim)), dim=-1)
         step = max(1, _SIMILARITIES // (self.n_classes * self.n_prototypes * self.n_tokens))
         nearest_skb: torch.Tensor = _Nearest.apply(unit_skd, x_sbtd, step)
         nearest_slcjb = F.relu(nearest_skb).unflatten(1, w["connections"].shape[1:])
         weighted = F.relu(w["connections"])[..., None] * nearest_slcjb
         return weighted.sum(dim=3) + w["bias"][..., None]
+
+    def _interpolated(self, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S B T2 D"]:
+        if self.grid == self.given:
+            return x
+        planes = x.flatten(0, 1).transpose(1, 2).unflatten(2, self.given)
+        more = F.interpolate(planes, self.grid, mode="bilinear")
+        return more.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])
 
     def penalty(self, w: Weights) -> Float[torch.Tensor, "S L"] | None:
         """How far from orthogonal each class's prototypes are: the norm of P P' - I of all classes, by its size."""
@@ -81,14 +96,19 @@ class _Nearest(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, p_skd: torch.Tensor, x_sbtd: torch.Tensor, step: int) -> torch.Tensor:
-        values, places = [], []
-        for part in x_sbtd.split(step, dim=1):
-            products = torch.bmm(p_skd, part.flatten(1, 2).transpose(1, 2)).unflatten(2, part.shape[1:3])
-            value, place = products.max(dim=3)
-            values.append(value)
-            places.append(place)
-        ctx.save_for_backward(x_sbtd, torch.cat(places, dim=2))
-        return torch.cat(values, dim=2)
+        s, k, b = *p_skd.shape[:2], x_sbtd.shape[1]
+        values = torch.empty((s, k, b), device=p_skd.device)
+        places = torch.empty((s, k, b), dtype=torch.int64, device=p_skd.device)
+        # One stream at a time on a CPU: together they would not fit into its cache.
+        together = 1 if p_skd.device.type == "cpu" else s
+        for one in (slice(i, i + together) for i in range(0, s, together)):
+            for start in range(0, b, step):
+                part = x_sbtd[one, start : start + step]
+                products = torch.bmm(p_skd[one], part.flatten(1, 2).transpose(1, 2)).unflatten(2, part.shape[1:3])
+                found = values[one, :, start : start + step], places[one, :, start : start + step]
+                torch.max(products, dim=3, out=found)
+        ctx.save_for_backward(x_sbtd, places)
+        return values
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:

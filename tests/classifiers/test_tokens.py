@@ -61,7 +61,7 @@ def test_prototypical_finds_a_planted_token_that_the_mean_does_not_show(problem:
 
 
 def net_and_weights(n_streams: int = 2, n_heads: int = 3) -> tuple[PrototypicalNet, dict[str, torch.Tensor]]:
-    net = PrototypicalNet(TOKENS, DIM - 3, CLASSES, 5, orthogonality=0.7, connection=1.0, bias=-2.0)
+    net = PrototypicalNet((1, TOKENS), (1, TOKENS), DIM - 3, CLASSES, 5, orthogonality=0.7, connection=1.0, bias=-2.0)
     rng = np.random.default_rng(0)
     w = {
         name: torch.from_numpy(np.stack([[net.init(rng)[name] for _ in range(n_heads)] for _ in range(n_streams)]))
@@ -126,6 +126,28 @@ def test_more_tokens_never_lower_a_class_for_its_last_layer_is_never_negative() 
     fewer, all_of_them = net.logits(w, x[:, :, :4]), net.logits(w, x)
     assert (all_of_them >= fewer - 1e-5).all()
     assert (all_of_them > fewer + 0.01).any()
+
+
+def test_upsampled_tokens_lie_between_their_neighbours_in_the_grid() -> None:
+    probe = Prototypical(PrototypicalParams(upsample=2, token_rows=3))
+    net = probe.net((12, 2), CLASSES)
+    assert isinstance(net, PrototypicalNet)
+    assert (net.given, net.grid) == ((3, 4), (6, 8))
+    row, column = np.divmod(np.arange(12), 4)
+    x = torch.from_numpy(np.stack([row, column], axis=1).astype(np.float32))[None, None]
+    found = net._interpolated(x)[0, 0].numpy().reshape(6, 8, 2)
+    between = [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]  # half of a token apart; beyond the last ones there is nothing
+    np.testing.assert_allclose(found[0, :, 1], between)
+    np.testing.assert_allclose(found[:, 0, 0], [0, 0.25, 0.75, 1.25, 1.75, 2])
+    with pytest.raises(FitError, match="cannot put 12 tokens into token_rows=5"):
+        Prototypical(PrototypicalParams(token_rows=5)).net((12, 2), CLASSES)
+
+
+def test_the_published_recipe_of_prototypical_probing_learns() -> None:
+    (x, y), (x_test, y_test) = planted(MANY, 300, 0), planted(MANY, 300, 1)
+    params = PrototypicalParams(**(PrototypicalParams.PRESETS["bird-mae"] | {"token_rows": 3, "min_steps": 300}))
+    x, x_test = (tokens - tokens.mean(axis=2, keepdims=True) for tokens in (x, x_test))  # as behind a LayerNorm
+    assert quality(Prototypical(params).fit(x, y, MANY, seed=0).scores(x_test), y_test) > 0.75
 
 
 # ----------------------------------------------------------------------------------------------------------- attentive

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from benchkit.errors import BenchkitError
 from benchkit.params import default_of, format_value, hints_of
 from benchkit.plugins import Provided
+from benchkit.spec import presets_of
 
 _FACTS = ("kind", "modality", "metrics", "modalities", "sample_rate", "needs", "kinds")
 """Class attributes of the four interfaces that are worth telling."""
@@ -51,7 +52,8 @@ class Description:
     """One task, model, classifier or scorer.
 
     spec: how the name is written, with its distribution where several provide it. error: why it does not load.
-    checkpoints: that can be named after a ':', as far as the class says; the default first.
+    checkpoints: that can be named after a ':', as far as the class says; the default first. presets: likewise, and the
+    values that each stands for, as they are written in a spec.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Description:
     error: str | None = None
     class_version: int | None = None
     checkpoints: tuple[str, ...] = ()
+    presets: dict[str, dict[str, str]] = field(default_factory=dict)
     parameters: tuple[Parameter, ...] = ()
     needs_checkpoint: bool = False
     facts: dict[str, str] = field(default_factory=dict)
@@ -88,6 +91,10 @@ def describe(provided: Provided) -> Description:
         known,
         class_version=cls.version,
         checkpoints=_checkpoints(cls.Params, checkpoint) if checkpoint else (),
+        presets={
+            name: {key: format_value(value) for key, value in values.items()}
+            for name, values in presets_of(cls.Params).items()
+        },
         parameters=tuple(parameters.values()),
         needs_checkpoint=checkpoint is not None and checkpoint.default is None,
         facts={name: value for name, value in facts.items() if value},

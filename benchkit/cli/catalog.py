@@ -95,13 +95,13 @@ def _list(kind: "Kind", name: str | None, params: bool, json: bool) -> None:
 def _overview(found: "list[Description]", screen: Any) -> str:
     from benchkit.tables import text_table
 
-    checkpoints = any(d.checkpoints for d in found)
-    header = ["name", "summary", *(["checkpoints"] if checkpoints else []), "parameters", "distribution"]
+    named = [name for name in ("checkpoints", "presets") if any(getattr(d, name) for d in found)]
+    header = ["name", "summary", *named, "parameters", "distribution"]
     rows = [
         [
             d.usage,
             d.summary,
-            *([", ".join(d.checkpoints)] if checkpoints else []),
+            *(", ".join(getattr(d, name)) for name in named),
             f"does not load: {d.error}" if d.error else ", ".join(p.brief for p in d.parameters),
             f"{d.dist} {d.version}",
         ]
@@ -120,6 +120,8 @@ def _in_full(d: "Description", screen: Any) -> str:
     lines += [clean(f"  {name}: {value}") for name, value in d.facts.items()]
     if d.checkpoints:
         lines.append(clean(f"  checkpoints: {', '.join(f'{d.spec}:{c}' for c in d.checkpoints)}"))
+    for name, values in d.presets.items():
+        lines.append(clean(f"  preset {d.spec}:{name} is {','.join(f'{k}={v}' for k, v in values.items())}"))
     if d.error:
         lines.append(clean(f"  does not load: {d.error}"))
     elif not d.parameters:

@@ -39,11 +39,13 @@ class Grid:
 
     def __post_init__(self) -> None:
         for n in self.n_train:
-            if n == 0 or n < -1:
-                raise BenchkitError(f"n_train={n} is no number of training examples: give 1 or more, or -1 for all")
+            if n == 0 or n < -1 or n >= 2**63:
+                raise BenchkitError(
+                    f"n_train={_shown(n)} is no number of training examples: give 1 or more, or -1 for all"
+                )
         for seed in self.seed:
             if not 0 <= seed < 2**32:
-                raise BenchkitError(f"seed={seed} is out of range: give 0 to {2**32 - 1}")
+                raise BenchkitError(f"seed={_shown(seed)} is out of range: give 0 to {2**32 - 1}")
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,13 @@ def make_plan(
     return Plan(planned, counts)
 
 
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out no number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
 def read_sweep(path: Path) -> list[Grid]:
     """Grids from a TOML file: one at the top level, or several as `[[grid]]`. Raises BenchkitError in one line.
 
@@ -145,7 +154,7 @@ def read_sweep(path: Path) -> list[Grid]:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as e:
         raise BenchkitError(f"cannot read the sweep file '{path}': {e.strerror}") from e
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e:
+    except (ValueError, RecursionError) as e:
         raise BenchkitError(f"sweep file '{path}' is no TOML: {e}") from e
     document.pop("slurm", None)  # benchkit.dispatch.slurm.settings reads it
     tables = document.pop("grid", None)
@@ -168,7 +177,7 @@ def _grid(table: dict[str, Any], where: str) -> Grid:
         kind = int if key in ("n_train", "seed") else str
         if not listed or not all(type(v) is kind for v in listed):
             what = "whole numbers" if kind is int else "strings"
-            raise BenchkitError(f"{where}: {key} = {given!r} must be one or a list of {what}")
+            raise BenchkitError(f"{where}: {key} = {_shown(given)} must be one or a list of {what}")
         values[key] = tuple(listed)
     if missing := [k for k in ("task", "model") if k not in values]:
         raise BenchkitError(f"{where}: {' and '.join(missing)} missing")

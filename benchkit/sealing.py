@@ -8,6 +8,7 @@ opens the store takes the records in (benchkit.store.ingest).
 import hashlib
 from pathlib import Path
 
+from benchkit.conform import conform
 from benchkit.errors import StoreError
 from benchkit.files import write_atomic
 from benchkit.records import Diagnosis, Failure, Training
@@ -50,6 +51,7 @@ def unseal(path: Path) -> Sealed:
         if hashlib.sha256(body.encode()).hexdigest() != digest:
             raise ValueError("its checksum does not match: it was damaged or altered")
         made: Sealed = KINDS[magic].from_json(body)
+        conform(made)
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise UnsealError(f"sealed report '{path}' cannot be taken in: {e}") from e
     return made

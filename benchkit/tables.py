@@ -210,6 +210,7 @@ def memory(n_bytes: int | float) -> str:
 def ago(then: str, now: datetime | None = None) -> str:
     """An ISO 8601 time as "5 min ago"; after a week, as its date."""
     moment = datetime.fromisoformat(then)
+    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     if seconds < 0:
         return then[:16].replace("T", " ")  # by the clock of another machine

@@ -55,7 +55,8 @@ def _check(annotation: Any) -> Check:
         value = _check(inner[1])
         return lambda v: type(v) is dict and all(type(k) is str and value(x) for k, x in v.items())
     if isinstance(annotation, type) and (dataclasses.is_dataclass(annotation) or issubclass(annotation, tuple)):
-        return lambda v: type(v) is annotation and all(holds(getattr(v, name)) for name, holds in _fields(annotation))
+        cls: Any = annotation
+        return lambda v: type(v) is cls and all(holds(getattr(v, name)) for name, holds in _fields(cls))
     raise TypeError(f"no rule for {annotation}")
 
 

@@ -56,8 +56,12 @@ def _check(annotation: Any) -> Check:
         return lambda v: type(v) is dict and all(type(k) is str and value(x) for k, x in v.items())
     if isinstance(annotation, type) and (dataclasses.is_dataclass(annotation) or issubclass(annotation, tuple)):
         cls: Any = annotation
-        return lambda v: type(v) is cls and all(holds(getattr(v, name)) for name, holds in _fields(cls))
+        return lambda v: type(v) is cls and _conforms(v, cls)
     raise TypeError(f"no rule for {annotation}")
+
+
+def _conforms(record: Any, cls: Any) -> bool:
+    return all(holds(getattr(record, name)) for name, holds in _fields(cls))
 
 
 def _is_time(value: Any) -> bool:

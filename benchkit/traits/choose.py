@@ -17,7 +17,7 @@ from benchkit import cpus
 from benchkit.errors import FitError
 from benchkit.progress import Progress, Silent
 
-_ELEMENTS = 1 << 19
+_ELEMENTS = 1 << 18
 """Positives, over the prototypes of a chunk, that a thread has in hand: they stay in the processor's cache."""
 _BLOCK = 1 << 24
 """Scores, of some prototypes for all images, that are read at a time: 64 MB; the others may lie on a disk."""
@@ -140,15 +140,27 @@ class _Positives:
         out = np.full((len(thresholds), self.n_traits), np.nan)
         if not len(self.rows):
             return out
-        down_to = thresholds.astype(self.base.dtype)[:, self.rows]
+        down_to = np.take(thresholds.astype(self.base.dtype), self.rows, axis=1)  # rows of it contiguous, to be sorted
         down_to += self.base
         down_to.sort(axis=1)  # within each trait: bases keep the traits apart
-        hits = np.broadcast_to(self.ordinal, down_to.shape)
         tied = down_to[:, 1:] == down_to[:, :-1]
-        if tied.any():  # all positives of a threshold count at it: those get the ordinal of the last
-            later = np.where(np.pad(tied, ((0, 0), (0, 1))), np.inf, np.arange(len(self.rows)))
-            last = np.minimum.accumulate(later[:, ::-1], axis=1)[:, ::-1].astype(np.intp)
-            hits = self.ordinal[last]
-        down_to -= self.base
-        out[:, self.traits] = np.add.reduceat(hits / down_to, self.first, axis=1) / self.counts
+        if tied.any():
+            sums = self._tied(down_to, tied)
+        else:
+            down_to -= self.base
+            sums = np.add.reduceat(self.ordinal / down_to, self.first, axis=1)
+        out[:, self.traits] = sums / self.counts
         return out
+
+    def _tied(
+        self, down_to: Integer[np.ndarray, "k P"], tied: Bool[np.ndarray, "k before_last"]
+    ) -> Float64[np.ndarray, "k t"]:
+        """The sums of those shares where positives lie at one threshold: all of them count at it, so each has the
+        ordinal of the last. Thresholds are summed up once, times their positives."""
+        n = down_to.shape[1]
+        last = np.flatnonzero(np.pad(~tied, ((0, 0), (0, 1)), constant_values=True))
+        first = np.concatenate([[0], last[:-1] + 1])
+        at = last % n
+        shares = (last - first + 1) * self.ordinal[at] / (down_to.reshape(-1)[last] - self.base[at])
+        traits = (n * np.arange(len(down_to))[:, None] + self.first).reshape(-1)
+        return np.add.reduceat(shares, np.searchsorted(first, traits)).reshape(len(down_to), -1)

@@ -7,7 +7,7 @@ for job in plan.jobs(): ...        # the cells to do, together by (task, model)
 import itertools
 import json
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
@@ -263,13 +263,15 @@ def _look_up(
 ) -> tuple[Planned, ...]:
     if store is None:
         return tuple(Planned(cell, *specs, "todo") for cell, specs in seen.items())
-    store.execute("DROP TABLE IF EXISTS temp.wanted")
-    store.execute("CREATE TEMP TABLE wanted (i INTEGER PRIMARY KEY, task, model, classifier, n_train, seed)")
-    store.many("INSERT INTO temp.wanted VALUES (?, ?, ?, ?, ?, ?)", ((i, *cell) for i, cell in enumerate(seen)))
+    with store.db.atomic():  # one state of the store, and one transaction for all rows of the temporary table
+        store.execute("DROP TABLE IF EXISTS temp.wanted")
+        store.execute("CREATE TEMP TABLE wanted (i INTEGER PRIMARY KEY, task, model, classifier, n_train, seed)")
+        store.many("INSERT INTO temp.wanted VALUES (?, ?, ?, ?, ?, ?)", ((i, *cell) for i, cell in enumerate(seen)))
+        noted = sightings(store)
+        rows = store.execute(_QUERY).fetchall()
+        store.execute("DROP TABLE temp.wanted")
     owners: dict[str, bool] = {}
-    noted = sightings(store)
     planned = []
-    rows: Iterable[Any] = store.execute(_QUERY)
     for (cell, specs), (_, run, finished, value, metric, token, *claim) in zip(seen.items(), rows, strict=True):
         if run is not None:
             planned.append(Planned(cell, *specs, "done", run, finished, value, metric))
@@ -285,5 +287,4 @@ def _look_up(
                 continue
         again = failure is None or reason not in OF_ITSELF or options is None or json.loads(tried_with) != options
         planned.append(Planned(cell, *specs, "todo" if again else "failed", since=failed_at, failure=failure))
-    store.execute("DROP TABLE temp.wanted")
     return tuple(planned)

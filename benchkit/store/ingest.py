@@ -8,7 +8,7 @@ from benchkit.store.connection import StoreRefused
 from benchkit.store.database import Store
 from benchkit.store.insert import insert
 
-BATCH = 500
+BATCH = 1000
 """Records taken in with one transaction."""
 
 

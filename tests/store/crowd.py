@@ -13,7 +13,7 @@ from pathlib import Path
 from benchkit.report import Cell, Report
 from benchkit.sealing import seal
 from benchkit.store import open_store
-from benchkit.store.claims import Owner, claim, heartbeat
+from benchkit.store.claims import Owner, claim, heartbeat, release_dead
 
 FREE = """
 WITH RECURSIVE seeds (seed) AS (SELECT 0 UNION ALL SELECT seed + 1 FROM seeds WHERE seed < ? - 1)
@@ -25,20 +25,22 @@ SELECT seed FROM seeds WHERE
 """
 
 
-def main(registry: str, report: str, n: str) -> None:
+def work(registry: str, report: str, n: int) -> int:
+    """How many cells it computed."""
     model, done = Report.from_json(Path(report).read_text()), 0
-    sys.stdin.readline()
     with open_store(registry) as store:
         owner = Owner.this_process()
         with heartbeat(store, owner):
-            while free := [row[0] for row in store.execute(FREE, (int(n),)).fetchall()]:
+            release_dead(store)
+            while free := [row[0] for row in store.execute(FREE, (n,)).fetchall()]:
                 start = random.randrange(len(free))
                 wanted = [Cell("t", "m", "c", 1, seed) for seed in free[start : start + 50]]
                 for cell in claim(store, wanted, owner):
                     seal(dataclasses.replace(model, uuid=uuid.uuid4().hex, cell=cell), store.inbox)
                     done += 1
-    sys.stdout.write(f"{done}\n")
+    return done
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    sys.stdin.readline()
+    sys.stdout.write(f"{work(sys.argv[1], sys.argv[2], int(sys.argv[3]))}\n")

@@ -16,6 +16,7 @@ from benchkit.store import open_store
 from benchkit.store.check import check
 
 CROWD = Path(__file__).parent / "crowd.py"
+KILLS = Path(__file__).parent / "kills.py"
 
 
 @pytest.fixture
@@ -62,3 +63,19 @@ def test_thirty_two_processes_share_ten_thousand_cells(folder: Path, make_report
     began = time.monotonic()
     crowd(folder, make_report, 32, 10_000)
     print(f"10,000 cells by 32 processes in {time.monotonic() - began:.0f} s")  # noqa: T201
+
+
+def test_launchers_killed_at_a_hundred_instants_lose_nothing_and_compute_nothing_twice(
+    folder: Path, make_report: Callable[..., Report]
+) -> None:
+    registry, model, cells = folder / "r.sqlite", folder / "report.json", 3000
+    model.write_text(make_report(artifacts=[]).to_json())
+    command = [sys.executable, str(KILLS), str(registry), str(model), str(cells), "100"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert int(done.stdout) >= 50, "launchers were killed at work"
+    with open_store(registry) as store:
+        assert store.execute("SELECT count(*), count(DISTINCT seed), sum(current) FROM runs").fetchone() == (cells,) * 3
+        assert store.execute("SELECT count(*) FROM claims").fetchone() == (0,)
+        assert check(store, Silent()) == []
+    assert not list((folder / "r.sqlite.d" / "inbox").glob("*.json"))

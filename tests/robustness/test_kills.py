@@ -1,9 +1,10 @@
 """kill -9 at a hundred random instants each, of launchers and of workers: every cell exactly once, without any repair.
 
-The instants are spread over whole runs: start-up, claims, extraction, fits, seals, ingestion. What was killed is
+The instants are spread over whole runs: planning, claims, extraction, fits, seals, ingestion. What was killed is
 started again with the same command, as a user or a scheduler would, until the sweep is complete; then a new one begins.
 """
 
+import json
 import os
 import random
 import signal
@@ -11,7 +12,8 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -33,13 +35,7 @@ class Sweep:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.db, self.cache = folder / "r.sqlite", folder / "cache"
-
-    def start(self, *more: str) -> "subprocess.Popen[str]":
-        command = [sys.executable, "-m", "benchkit", *SWEEP, "--db", str(self.db), *more]
-        return subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, start_new_session=True,
-            env=os.environ | {"BENCHKIT_CACHE": str(self.cache)},
-        )  # fmt: skip
+        self.words = [*SWEEP, "--db", str(self.db), "--cache", str(self.cache / "features")]
 
     def verify(self) -> None:
         with sqlite3.connect(self.db) as db:
@@ -56,6 +52,46 @@ class Sweep:
             assert done.returncode == 0, done.stdout + done.stderr
 
 
+@dataclass
+class Launcher:
+    """A fork that runs the command of a sweep."""
+
+    ask: Callable[..., str]
+    errors: Path
+    pid: int
+
+    def wait(self) -> int:
+        """Its exit code, negative for the signal that ended it."""
+        return os.waitstatus_to_exitcode(int(self.ask(wait=self.pid)))
+
+    def said(self) -> str:
+        return self.errors.read_text()
+
+
+@pytest.fixture
+def launch(tmp_path: Path) -> Iterator[Callable[..., Launcher]]:
+    forker = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("forker.py"))], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True, env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+    )  # fmt: skip
+    stdin, stdout = forker.stdin, forker.stdout
+    assert stdin
+    assert stdout
+
+    def ask(**request: object) -> str:
+        print(json.dumps(request), file=stdin, flush=True)
+        return stdout.readline()
+
+    def start(sweep: Sweep, *more: str) -> Launcher:
+        errors = tmp_path / "errors"
+        return Launcher(ask, errors, int(ask(words=[*sweep.words, *more], errors=str(errors))))
+
+    assert ask(warm=[*SWEEP, "-j", "1"]) == "warm\n"
+    yield start
+    stdin.close()
+    forker.wait(timeout=60)
+
+
 def sweeps(tmp_path: Path) -> Iterator[Sweep]:
     number = 0
     while True:
@@ -63,60 +99,66 @@ def sweeps(tmp_path: Path) -> Iterator[Sweep]:
         yield Sweep(tmp_path / f"sweep-{number}")
 
 
-def ended(process: "subprocess.Popen[str]") -> str:
-    _, err = process.communicate(timeout=120)
-    assert "Traceback" not in err, err
-    return err
-
-
-def duration(sweep: Sweep, *more: str) -> float:
+def duration(launcher: Launcher) -> float:
+    """Of a run that nothing happens to."""
     began = time.monotonic()
-    assert "6 computed" in ended(sweep.start(*more))
+    assert launcher.wait() == 0, launcher.said()
+    assert "6 computed" in launcher.said()
     return time.monotonic() - began
 
 
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_launchers_killed_at_random_instants_lose_nothing_and_repeat_nothing(tmp_path: Path, jobs: str) -> None:
-    rng, kills = random.Random(7), 0
-    typical = duration(Sweep(tmp_path / "whole"), "-j", jobs)
+@pytest.mark.parametrize(("jobs", "kills"), [("1", KILLS - KILLS // 10), ("2", KILLS // 10)])
+def test_launchers_killed_at_random_instants_lose_nothing_and_repeat_nothing(
+    tmp_path: Path, launch: Callable[..., Launcher], jobs: str, kills: int
+) -> None:
+    rng = random.Random(7)
+    typical = duration(launch(Sweep(tmp_path / "whole"), "-j", jobs))
     for sweep in sweeps(tmp_path):
         while True:
-            process = sweep.start("-j", jobs)
-            if kills < KILLS // 2:
-                try:
-                    process.wait(timeout=rng.uniform(0.2, 1.2) * typical)
-                except subprocess.TimeoutExpired:
-                    process.kill()
-                    kills += 1
-            if "Traceback" in (err := ended(process)):
-                raise AssertionError(err)
-            if process.returncode == 0:
+            launcher = launch(sweep, "-j", jobs)
+            if kills:
+                time.sleep(rng.uniform(0.0, 1.0) * typical)
+                os.kill(launcher.pid, signal.SIGKILL)
+            code = launcher.wait()
+            assert code in (0, -signal.SIGKILL), launcher.said()
+            assert "Traceback" not in launcher.said(), launcher.said()
+            kills -= code == -signal.SIGKILL
+            if code == 0:
                 break
-            assert process.returncode == -signal.SIGKILL, err
         sweep.verify()
-        if kills >= KILLS // 2:
+        if not kills:
             return
 
 
-def test_workers_killed_at_random_instants_lose_nothing_and_repeat_nothing(tmp_path: Path) -> None:
+def test_workers_killed_at_random_instants_lose_nothing_and_repeat_nothing(
+    tmp_path: Path, launch: Callable[..., Launcher]
+) -> None:
     rng, kills = random.Random(8), 0
-    typical = duration(Sweep(tmp_path / "whole"), "-j", "2")
+    typical = duration(launch(Sweep(tmp_path / "whole"), "-j", "2"))
     for sweep in sweeps(tmp_path):
         while True:
-            process = sweep.start("-j", "2")
-            while process.poll() is None and kills < KILLS:
+            launcher = launch(sweep, "-j", "2")
+            while kills < KILLS and alive(launcher.pid):
                 time.sleep(rng.uniform(0.0, 0.5) * typical)
-                victims = workers_of(process.pid)
+                victims = workers_of(launcher.pid)
                 if victims:
                     rng.choice(victims).kill()
                     kills += 1
-            err = ended(process)
-            if process.returncode == 0:
+            code = launcher.wait()
+            assert "Traceback" not in launcher.said(), launcher.said()
+            if code == 0:
                 break
-            assert "was ended by SIGKILL" in err, err
+            assert "was ended by SIGKILL" in launcher.said(), launcher.said()
         sweep.verify()
         if kills >= KILLS:
             return
+
+
+def alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

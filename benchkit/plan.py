@@ -168,7 +168,7 @@ def read_sweep(path: Path) -> list[Grid]:
 
 
 def _grid(table: dict[str, Any], where: str) -> Grid:
-    known = {f.name: f for f in fields(Grid)}
+    known = [*(f.name for f in fields(Grid)), "scorer"]
     values: dict[str, tuple[Any, ...]] = {}
     for key, given in table.items():
         if key not in known:
@@ -179,6 +179,8 @@ def _grid(table: dict[str, Any], where: str) -> Grid:
             what = "whole numbers" if kind is int else "strings"
             raise BenchkitError(f"{where}: {key} = {_shown(given)} must be one or a list of {what}")
         values[key] = tuple(listed)
+    if probes := (*values.get("classifier", ()), *values.pop("scorer", ())):
+        values["classifier"] = probes
     if missing := [k for k in ("task", "model") if k not in values]:
         raise BenchkitError(f"{where}: {' and '.join(missing)} missing")
     try:

@@ -22,7 +22,7 @@ Task = Annotated[
 ]
 Model = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only this model, or a pattern. Repeatable.")]
 Classifier = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Only this classifier, or a pattern. Repeatable.")
+    list[str] | None, typer.Option(metavar="GLOB", help="Only this classifier or scorer, or a pattern. Repeatable.")
 ]
 NTrain = Annotated[
     list[int] | None, typer.Option(metavar="INT", help="Only this training size; -1 is all. Repeatable.")

@@ -5,7 +5,7 @@ trait the prototype with the highest average precision on n_train training image
 on the test images is what counts. docs/traits.md has the whole protocol.
 """
 
-from benchkit.traits.choose import Choice, average_precisions, choose
+from benchkit.traits.choosing import Choice, average_precisions, choose
 from benchkit.traits.pooling import image_scores
 
 __all__ = ["Choice", "average_precisions", "choose", "image_scores"]

@@ -27,7 +27,7 @@ from benchkit.interfaces import Fold, Scorer
 from benchkit.jobdata import JobData
 from benchkit.report import Cell, Report, finite
 from benchkit.spec import Spec, resolve
-from benchkit.traits.choose import Choice, choose
+from benchkit.traits.choosing import Choice, choose
 from benchkit.traits.patches import Kept, keep_patches, stream_patches
 from benchkit.traits.pooling import image_scores
 

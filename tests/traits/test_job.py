@@ -18,6 +18,7 @@ from benchkit.api import RunFailed, Settings
 from benchkit.interfaces import Fold, Problem, Task
 from benchkit.job import JobOptions
 from benchkit.jobdata import JobData
+from benchkit.plan import make_plan, read_sweep
 from benchkit.progress import Silent
 from benchkit.report import Cell
 from benchkit.sampling import subset
@@ -206,6 +207,25 @@ def test_images_that_do_not_decode_are_left_out_where_that_is_allowed(folder: Pa
     (whole / "traits.csv").write_text("\n".join(table))
     (without,) = run(tmp_path / "r.sqlite", whole)
     assert report.value == pytest.approx(without.value, abs=1e-6)
+
+
+def test_scores_that_are_too_many_for_memory_give_the_same(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = {"classifier": "random,k=100", "n_train": [4, -1]}
+    before = run(tmp_path / "a.sqlite", folder, **grid)
+    monkeypatch.setattr("benchkit.traits.job.IN_MEMORY", 0)
+    monkeypatch.setattr("benchkit.traits.choosing._BLOCK", 300)
+    after = run(tmp_path / "b.sqlite", folder, **grid)
+    assert [(r.metrics, r.record) for r in before] == [(r.metrics, r.record) for r in after]
+
+
+def test_a_sweep_may_call_a_scorer_by_its_name(folder: Path, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep.toml"
+    sweep.write_text(f'task = "traits,root={folder}"\nmodel = "{MODEL}"\nscorer = ["random,k=4", "random,k=8"]\n')
+    (grid,) = read_sweep(sweep)
+    assert grid.classifier == ("random,k=4", "random,k=8")
+    assert [p.cell.classifier for p in make_plan([grid], None).cells] == ["random,k=4", "random,k=8"]
 
 
 def test_permuted_labels_are_checked_on_demand(folder: Path, tmp_path: Path) -> None:

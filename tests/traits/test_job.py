@@ -145,6 +145,7 @@ def test_a_job_of_many_scorers_sizes_and_seeds_is_as_each_alone_and_extracts_onc
         "encode",
         lambda self, batch, tokens=False: seen.append(len(batch)) or encode(self, batch, tokens=tokens),
     )
+    monkeypatch.setattr(JobData, "pass_seconds", lambda *_: 1e9)  # longer than the fits, on a busy machine too
     scorers = [SCORER, "random,k=16"]
     together = run(tmp_path / "a.sqlite", folder, classifier=scorers, n_train=[4, 16, -1], seed=[0, 1])
     assert sum(seen) == 64

@@ -1,15 +1,15 @@
 """The nearest-centroid probe: no training, so what it gets is the geometry of the features themselves."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from benchkit.classifiers.cosine import unit_rows
-from benchkit.classifiers.data import check_subsets, log_softmax, one_column_a_class
+from benchkit.classifiers.data import log_softmax, one_column_a_class
 from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
-from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
+from benchkit.classifiers.subsets import OneByOne
+from benchkit.interfaces import Fitted, Labels, Problem, Subset
 from benchkit.spec import param
 
 
@@ -41,34 +41,19 @@ class FittedCentroid(Fitted):
         return log_softmax(scores_nc) if self.softmax else scores_nc
 
 
-class Centroid(Classifier):
+class Centroid(OneByOne):
     """Cosine similarity to the mean of each class's unit-length features (of several labels: of its positives)."""
 
     Params = CentroidParams
+    seedless = True
 
-    def fit(
-        self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, *, seed: int, device: str = "cpu"
+    def fit_subset(
+        self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, subset: Subset
     ) -> Fitted:
-        (fitted,) = self.fit_many(features, labels, problem, [Subset(np.arange(len(labels)), seed)], device=device)
-        return fitted
-
-    def fit_many(
-        self,
-        features: Float32[np.ndarray, "N D"],
-        labels: Labels,
-        problem: Problem,
-        subsets: Sequence[Subset],
-        *,
-        device: str = "cpu",
-    ) -> Iterator[Fitted]:
-        """Each subset costs one product of its own rows: what a single fit costs, for the seed plays no part."""
-        for subset, error in zip(subsets, check_subsets("centroid", features, labels, problem, subsets), strict=True):
-            if error:
-                raise error
-            x = features[subset.rows]
-            normaliser = fit_normaliser(self.params, x)
-            positive_nc = one_column_a_class(labels[subset.rows], problem)
-            centroids = unit_rows(positive_nc.T @ unit_rows(normaliser(x)))
-            empty = positive_nc.sum(axis=0) == 0
-            softmax = problem.kind == "multiclass"
-            yield FittedCentroid(centroids, empty, normaliser, self.params.temperature, softmax)
+        """One product of the subset's rows."""
+        x = features[subset.rows]
+        normaliser = fit_normaliser(self.params, x)
+        positive_nc = one_column_a_class(labels[subset.rows], problem)
+        centroids = unit_rows(positive_nc.T @ unit_rows(normaliser(x)))
+        empty = positive_nc.sum(axis=0) == 0
+        return FittedCentroid(centroids, empty, normaliser, self.params.temperature, problem.kind == "multiclass")

@@ -1,17 +1,16 @@
 """Fine-tuning: the whole backbone and a linear head, trained end to end."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Shaped
 
-from benchkit.classifiers.data import Split, check_subsets, hold_out
 from benchkit.classifiers.normalise import NormParams
 from benchkit.classifiers.params import TrainParams
+from benchkit.classifiers.subsets import OneByOne, split_of
 from benchkit.errors import FitError, require
-from benchkit.interfaces import Backbone, Classifier, Fitted, Labels, Problem, Subset
+from benchkit.interfaces import Backbone, Fitted, Labels, Problem, Subset
 from benchkit.spec import param
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class FinetuneParams(TrainParams, NormParams):
     init_std: float = param(0.01, help="standard deviation of the head's first weights", low=0)
 
 
-class Finetune(Classifier):
+class Finetune(OneByOne):
     """AdamW with a learning rate that falls from block to block towards the input. Dropout and the like stay off.
 
     One copy of the backbone is on the device, whatever the number of fits: each starts from the pretrained weights and
@@ -64,40 +63,11 @@ class Finetune(Classifier):
         super().bind(backbone)
         self._tuner = Tuner(backbone.trainable(), backbone.dim, self.params)
 
-    def fit(
-        self,
-        features: Shaped[np.ndarray, "N ..."],
-        labels: Labels,
-        problem: Problem,
-        *,
-        seed: int,
-        device: str = "cpu",
+    def fit_subset(
+        self, features: Shaped[np.ndarray, "N ..."], labels: Labels, problem: Problem, subset: Subset
     ) -> Fitted:
-        (fitted,) = self.fit_many(features, labels, problem, [Subset(np.arange(len(labels)), seed)], device=device)
-        return fitted
-
-    def fit_many(
-        self,
-        features: Shaped[np.ndarray, "N ..."],
-        labels: Labels,
-        problem: Problem,
-        subsets: Sequence[Subset],
-        *,
-        device: str = "cpu",
-    ) -> Iterator[Fitted]:
-        """One Fitted for each subset, in order, one after another on the backbone's device. `features` is read a
-        minibatch at a time: it may be a memory map."""
+        """On the backbone's device. `features` is read a minibatch at a time: it may be a memory map."""
         if self._tuner is None:
             raise FitError("finetune trains a backbone, and was given none: call bind(backbone) first")
-        errors = check_subsets("finetune", features, labels, problem, subsets)
-        for subset, error in zip(subsets, errors, strict=True):
-            if error:
-                raise error
-            yield self._tuner.fit(features, labels, problem, self._split(subset, labels, problem), subset.seed)
-
-    def _split(self, subset: Subset, labels: Labels, problem: Problem) -> Any:
-        rows = subset.rows.astype(np.int64)
-        if not self.params.val:
-            return Split(rows, rows[:0])
-        held = hold_out("finetune", labels[rows], problem, self.params.val, subset.seed)
-        return Split(rows[held.train], rows[held.val])
+        split = split_of(self.name, self.params.val, subset, labels, problem)
+        return self._tuner.fit(features, labels, problem, split, subset.seed)

@@ -1,7 +1,6 @@
 """The k-nearest-neighbour probe."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,9 +8,10 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from benchkit.classifiers.cosine import unit_rows
-from benchkit.classifiers.data import check_subsets, one_column_a_class
+from benchkit.classifiers.data import one_column_a_class
 from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
-from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
+from benchkit.classifiers.subsets import OneByOne
+from benchkit.interfaces import Fitted, Labels, Problem, Subset
 from benchkit.spec import param
 
 _BLOCK = 2**24
@@ -74,35 +74,16 @@ def largest(x: Float32[np.ndarray, "B N"], k: int) -> Int64[np.ndarray, "B k"]:
     return np.nonzero(chosen)[1].reshape(len(x), k)
 
 
-class KNN(Classifier):
+class KNN(OneByOne):
     """Votes of the k nearest training examples by cosine similarity; of several labels, a vote for each."""
 
     Params = KNNParams
+    seedless = True
 
-    def fit(
-        self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, *, seed: int, device: str = "cpu"
+    def fit_subset(
+        self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, subset: Subset
     ) -> Fitted:
-        (fitted,) = self.fit_many(features, labels, problem, [Subset(np.arange(len(labels)), seed)], device=device)
-        return fitted
-
-    def fit_many(
-        self,
-        features: Float32[np.ndarray, "N D"],
-        labels: Labels,
-        problem: Problem,
-        subsets: Sequence[Subset],
-        *,
-        device: str = "cpu",
-    ) -> Iterator[Fitted]:
-        """The seed plays no part: subsets of the same rows, as all seeds have of all examples, share one fit."""
-        fits: dict[bytes, FittedKNN] = {}
-        for subset, error in zip(subsets, check_subsets("knn", features, labels, problem, subsets), strict=True):
-            if error:
-                raise error
-            key = subset.rows.tobytes()
-            if key not in fits:
-                x = features[subset.rows]
-                normaliser = fit_normaliser(self.params, x)
-                positive_nc = one_column_a_class(labels[subset.rows], problem)
-                fits[key] = FittedKNN(unit_rows(normaliser(x)), positive_nc, normaliser, self.params)
-            yield fits[key]
+        x = features[subset.rows]
+        normaliser = fit_normaliser(self.params, x)
+        positive_nc = one_column_a_class(labels[subset.rows], problem)
+        return FittedKNN(unit_rows(normaliser(x)), positive_nc, normaliser, self.params)

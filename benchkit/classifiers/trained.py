@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Shaped
 
-from benchkit.classifiers.data import check_subsets, hold_out
+from benchkit.classifiers.data import check_subsets
+from benchkit.classifiers.subsets import SubsetProbe, split_of
 from benchkit.errors import FitError, require
-from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
+from benchkit.interfaces import Fitted, Labels, Problem, Subset
 
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net
     from benchkit.classifiers.prepare import Prepared
 
 
-class TrainedProbe(Classifier):
+class TrainedProbe(SubsetProbe):
     """Gives its net; the rest is the same for all."""
 
     per_head: ClassVar[tuple[str, ...]] = ("lr", "weight_decay")
@@ -35,18 +36,6 @@ class TrainedProbe(Classifier):
     ) -> "Prepared":
         """Features and labels ready to be trained on."""
 
-    def fit(
-        self,
-        features: Shaped[np.ndarray, "N ..."],
-        labels: Labels,
-        problem: Problem,
-        *,
-        seed: int,
-        device: str = "cpu",
-    ) -> Fitted:
-        (fitted,) = self.fit_many(features, labels, problem, [Subset(np.arange(len(labels)), seed)], device=device)
-        return fitted
-
     def fit_many(
         self,
         features: Shaped[np.ndarray, "N ..."],
@@ -56,8 +45,7 @@ class TrainedProbe(Classifier):
         *,
         device: str = "cpu",
     ) -> Iterator[Fitted]:
-        """One Fitted for each subset, in order, trained together. A subset that cannot be fitted on raises FitError in
-        its turn, once those before it were given."""
+        """Trains them together."""
         return fit_grid([(self, subset) for subset in subsets], features, labels, problem, device=device)
 
 
@@ -74,7 +62,7 @@ def fit_grid(
     require("torch", "benchkit[probes]")
     results: list[Fitted | FitError | None] = [None] * len(grid)
     if grid:
-        errors = check_subsets(_name(grid[0][0]), features, labels, problem, [s for _, s in grid])
+        errors = check_subsets(grid[0][0].name, features, labels, problem, [s for _, s in grid])
         for i, error in enumerate(errors):
             results[i] = error
         for members in _families(grid, errors):
@@ -86,10 +74,6 @@ def fit_grid(
             raise result
         assert result is not None
         yield result
-
-
-def _name(probe: Classifier) -> str:
-    return type(probe).__name__.lower()
 
 
 def _families(grid: Sequence[tuple[TrainedProbe, Subset]], errors: Sequence[FitError | None]) -> list[list[int]]:
@@ -133,7 +117,7 @@ def _train_family(
     for heads in grouped.values():
         subset = grid[heads[0]][1]
         try:
-            splits.append(_split(probe, subset, labels, problem))
+            splits.append(split_of(probe.name, probe.params.val, subset, labels, problem))
             streams_of.append(heads)
         except FitError as e:
             yield from ((i, e) for i in heads)
@@ -152,14 +136,4 @@ def _train_family(
                 yield i, FittedNet(net, outcome.weights, normaliser, softmax, device, outcome.record)
             else:
                 lr = grid[i][0].params.lr
-                yield i, FitError(f"the training of {_name(probe)} diverged: give a learning rate below lr={lr:g}")
-
-
-def _split(probe: TrainedProbe, subset: Subset, labels: Labels, problem: Problem) -> Any:
-    from benchkit.classifiers.data import Split
-
-    rows = subset.rows.astype(np.int64)
-    if not probe.params.val:
-        return Split(rows, rows[:0])
-    split = hold_out(_name(probe), labels[rows], problem, probe.params.val, subset.seed)
-    return Split(rows[split.train], rows[split.val])
+                yield i, FitError(f"the training of {probe.name} diverged: give a learning rate below lr={lr:g}")

@@ -149,6 +149,13 @@ class Database(peewee.SqliteDatabase):
     def begin(self, lock_type: str | None = None) -> None:
         begin = super().begin
         patiently(self.path, lambda: begin(lock_type), self.patience)
+        if lock_type is None:  # the first read takes the lock of readers, which a rollback journal's writer may hold up
+            read = super().execute_sql
+            try:
+                patiently(self.path, lambda: read("SELECT 1 FROM sqlite_master").fetchone(), self.patience)
+            except BaseException:
+                self.rollback()
+                raise
 
     def commit(self) -> None:
         patiently(self.path, super().commit)

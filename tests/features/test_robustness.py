@@ -155,3 +155,29 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written_is_believed(
     features = extract(task, Bands(), "test", np.arange(60), {"task": "recordings"}, options, Silent())
     np.testing.assert_array_equal(features.pooled, expected)
     assert os.path.getsize(pooled) == 60 * 64
+
+
+@pytest.mark.parametrize("pages", [0, 1, 2, 3])
+def test_a_full_disk_under_the_cache_is_one_clear_line_whichever_file_it_meets(
+    recordings: Path, tmp_path: Path, start: Start, expected: np.ndarray, pages: int
+) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
+    if os.getuid() or subprocess.run(mount, check=False).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        room = os.statvfs(disk).f_bavail - pages
+        (disk / "filler").write_bytes(b"x" * (room * os.statvfs(disk).f_bsize))
+        given = {"root": recordings, "cache": disk / "cache", "options": {"workers": 0, "batch_size": 4}}
+        process = start(**given, out=tmp_path / "out.npz")
+        output, _ = process.communicate()
+        assert process.returncode == 1, output
+        assert "No space left on device" in output
+        assert "Traceback" not in output
+        (disk / "filler").unlink()
+        finish(start(**given, out=tmp_path / "out.npz"))
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["pooled"], expected)
+        assert sum(v.damaged for v in verify(disk / "cache")) == 0
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from benchkit.plan import Grid, make_plan
 from benchkit.report import Cell, Report
 from benchkit.sealing import seal
 from benchkit.store import open_store
@@ -118,6 +119,11 @@ def test_a_query_waits_for_a_writer_that_lets_nobody_read(path: Path) -> None:
         with ask(store, "SELECT count(*) FROM runs") as answer:
             assert list(answer.rows) == [(0,)]
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (0,)
+
+
+def test_a_reading_transaction_waits_for_a_writer_that_lets_nobody_read(path: Path) -> None:
+    with open_store(path, create=False) as store, held(path, 0.7, "BEGIN EXCLUSIVE"):
+        assert make_plan([Grid(("digits",), ("pixels",))], store).by_state["todo"] == 1
 
 
 def test_the_end_of_a_transaction_waits_for_readers_on_a_rollback_journal(

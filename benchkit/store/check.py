@@ -121,11 +121,18 @@ _CONTRADICTIONS = (
 )
 
 
+_WITHOUT_PREDICTIONS = """
+SELECT count(*) FROM runs WHERE NOT EXISTS (SELECT 1 FROM artifacts WHERE run_id = id AND kind = 'predictions')
+"""
+
+
 def _rows(store: Store, quick: bool) -> Iterator[Finding]:
     if not quick:
         for sql, what, remedy in _CONTRADICTIONS:
             if n := store.execute(sql).fetchone()[0]:
                 yield Finding(what.format(n=n), remedy)
+    if n := store.execute(_WITHOUT_PREDICTIONS).fetchone()[0]:
+        yield Finding(f"{n:,} runs have no predictions", "`benchkit run --force` computes them again")
     if n := store.execute(f"SELECT count(*) FROM {UNUSED}").fetchone()[0]:
         yield Finding(f"{n:,} environments that no run was made with", "`benchkit check --fix` removes them", True)
 

@@ -148,6 +148,7 @@ SELECT 99, 'd', benchkit_version, git_commit, git_dirty, argv, versions, host, d
         ("DELETE FROM metrics WHERE run_id = 1 AND name = 'top1'", ("1 runs do not have the value",)),
         ("UPDATE runs SET current = 0 WHERE id = 1", ("1 cells do not have exactly one current run",)),
         ("UPDATE checks SET status = 'fail' WHERE run_id = 1", ("1 runs are not marked",)),
+        ("DELETE FROM artifacts WHERE run_id = 1", ("1 runs have no predictions", "--force")),
         ("DROP INDEX runs_cell", ("index runs_cell is missing",)),
         ("ALTER TABLE failures ADD COLUMN mine TEXT", ("table failures is not that of schema",)),
         ("UPDATE artifacts SET path = '../../secret' WHERE run_id = 1", ("outside of the registry's folder",)),

@@ -50,7 +50,7 @@ def crowd(folder: Path, make_report: Callable[..., Report], processes: int, cell
     with open_store(registry) as store:
         assert store.execute("SELECT count(*), count(DISTINCT seed), sum(current) FROM runs").fetchone() == (cells,) * 3
         assert store.execute("SELECT count(*) FROM claims").fetchone() == (0,)
-        assert check(store, Silent()) == []
+        assert [str(f) for f in check(store, Silent()) if "no predictions" not in f.what] == []
     assert not [p for p in (folder / "r.sqlite.d" / "inbox").rglob("*") if p.is_file()]
 
 
@@ -77,5 +77,5 @@ def test_launchers_killed_at_a_hundred_instants_lose_nothing_and_compute_nothing
     with open_store(registry) as store:
         assert store.execute("SELECT count(*), count(DISTINCT seed), sum(current) FROM runs").fetchone() == (cells,) * 3
         assert store.execute("SELECT count(*) FROM claims").fetchone() == (0,)
-        assert check(store, Silent()) == []
+        assert [str(f) for f in check(store, Silent()) if "no predictions" not in f.what] == []
     assert not list((folder / "r.sqlite.d" / "inbox").glob("*.json"))

@@ -52,7 +52,7 @@ def fill(disk: Path, leave: int = 0) -> Path:
 
 def sound(path: Path) -> bool:
     with open_store(path, ingest=False) as store:
-        return check(store, Silent()) == []
+        return [f for f in check(store, Silent()) if "no predictions" not in f.what] == []
 
 
 def long_report(make_report: Callable[..., Report], seed: int) -> Report:

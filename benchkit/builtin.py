@@ -39,6 +39,7 @@ def benchkit_scorers() -> dict[str, Entry]:
         "random": Entry("activation vectors drawn at random, or random directions", "benchkit.scorers.random:Random"),
         "kmeans": Entry("centres of mini-batch k-means, seeded by k-means++", "benchkit.scorers.kmeans:KMeans"),
         "pca": Entry("projections on the principal components", "benchkit.scorers.pca:PCA"),
+        "sae": Entry("features of a sparse autoencoder, from its file", "benchkit.scorers.sae:SAE"),
         "fitted": Entry(
             "a scorer that `benchkit activations fit` wrote, from its file", "benchkit.scorers.saved:Saved"
         ),

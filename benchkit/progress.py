@@ -21,6 +21,9 @@ class Step(Protocol):
     def advance(self, n: int = 1) -> None:
         """`n` more are done."""
 
+    def tell(self, figures: str) -> None:
+        """Shows figures of the work beside its progress, in the place of those before."""
+
 
 @runtime_checkable
 class Progress(Protocol):
@@ -68,6 +71,10 @@ class _LineStep:
         self.done, self.began = 0, time.monotonic()
         self.said = self.began
         self.spoke = self.unsaid = False
+        self.figures = ""
+
+    def tell(self, figures: str) -> None:
+        self.figures = figures
 
     def advance(self, n: int = 1) -> None:
         self.done += n
@@ -83,7 +90,8 @@ class _LineStep:
         left = (
             f", {clock((self.total - self.done) / rate)} left" if self.total and rate and self.done < self.total else ""
         )
-        print(f"{self.what}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}", file=self.stream, flush=True)
+        figures = f"; {self.figures}" if self.figures else ""
+        print(f"{self.what}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}{figures}", file=self.stream, flush=True)
 
     def finish(self) -> None:
         if self.spoke and self.unsaid:
@@ -102,7 +110,8 @@ class Bars:
 
         self._bars = RichProgress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(), console=self.console, transient=True,
+            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"), console=self.console, transient=True,
         )  # fmt: skip
         self._running = 0
 
@@ -111,7 +120,7 @@ class Bars:
         if not self._running:
             self._bars.start()
         self._running += 1
-        step = _BarStep(self._bars, self._bars.add_task(what, total=total, unit=unit, rate=""))
+        step = _BarStep(self._bars, self._bars.add_task(what, total=total, unit=unit, rate="", figures=""))
         try:
             yield step
         finally:
@@ -127,6 +136,9 @@ class Bars:
 class _BarStep:
     def __init__(self, bars: Any, task: Any) -> None:
         self.bars, self.task = bars, task
+
+    def tell(self, figures: str) -> None:
+        self.bars.update(self.task, figures=figures)
 
     def advance(self, n: int = 1) -> None:
         self.bars.advance(self.task, n)

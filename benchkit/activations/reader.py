@@ -5,7 +5,7 @@ shuffled, one half of it leaves as batches, and the other half waits for what co
 which are much alike, are spread over many batches. Reading and shuffling happen in a thread, ahead of who trains.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -27,7 +27,7 @@ def shuffled(
     epochs: int | None,
     skip: int,
     buffer_bytes: int,
-) -> Iterator[Float32[np.ndarray, "B D"]]:
+) -> Generator[Float32[np.ndarray, "B D"], None, None]:
     """Batches of float32 vectors, the same for the same arguments. The last batch of an epoch may be smaller.
 
     first: tokens before this one are left out. epochs: None is without end. skip: batches left out at the beginning.

@@ -5,7 +5,7 @@ for batch in recording["blocks.11.norm2"].batches(4096, seed=0, epochs=1):   # f
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +130,7 @@ class RecordedPoint:
         patches: bool = False,
         skip: int = 0,
         buffer_bytes: int = BUFFER_BYTES,
-    ) -> Iterator[Float32[np.ndarray, "B D"]]:
+    ) -> Generator[Float32[np.ndarray, "B D"], None, None]:
         """The vectors in random order, each exactly once an epoch; see benchkit.activations.reader.
 
         epochs: None is without end. patches: leaves the prefix tokens out. skip: so many batches are left out at the

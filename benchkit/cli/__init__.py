@@ -53,9 +53,9 @@ app = typer.Typer(
 @cache
 def with_commands() -> typer.Typer:
     """The app with every command."""
-    from benchkit.cli import activations, catalog, compare, data, diagnose, job, read, run, status, store
+    from benchkit.cli import activations, catalog, compare, data, diagnose, job, read, run, sae, status, store
 
-    for group in (run, status, job, read, compare, store, activations, diagnose, catalog, data):
+    for group in (run, status, job, read, compare, store, activations, sae, diagnose, catalog, data):
         group.register(app)
     return app
 

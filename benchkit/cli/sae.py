@@ -1,0 +1,139 @@
+"""benchkit sae train, ls."""
+
+import sys
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+
+class Activation(Enum):
+    relu = "relu"
+    topk = "topk"
+    batchtopk = "batchtopk"
+
+
+class Normalise(Enum):
+    none = "none"
+    dimension = "dimension"
+    layernorm = "layernorm"
+    whiten = "whiten"
+
+
+class Decay(Enum):
+    constant = "constant"
+    cosine = "cosine"
+    linear = "linear"
+
+
+Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")]
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Sparse autoencoders on recorded activations.", no_args_is_help=True)
+    for command in (train, ls):
+        group.command(command.__name__)(command)
+    app.add_typer(group, name="sae")
+
+
+def train(
+    on: Annotated[Path, typer.Option(help="Folder of a recording (benchkit activations record).")],
+    to: Annotated[Path, typer.Option(help="Folder for the results; made where it is missing.")],
+    point: Annotated[str | None, typer.Option(help="Of the recording (default: its only one).")] = None,
+    activation: Annotated[list[Activation] | None, typer.Option(help="Default: topk. Repeatable.")] = None,
+    width: Annotated[list[int] | None, typer.Option(help="Units (default: 8 x dimension). Repeatable.")] = None,
+    k: Annotated[
+        list[int] | None, typer.Option(help="Active units a vector, of topk and batchtopk (default: 32). Repeatable.")
+    ] = None,
+    l1: Annotated[list[float] | None, typer.Option(help="Weight of the L1 penalty, of relu. Repeatable.")] = None,
+    normalise: Annotated[
+        list[Normalise] | None, typer.Option(help="Of the input (default: dimension). Repeatable.")
+    ] = None,
+    lr: Annotated[list[float] | None, typer.Option(help="Learning rate (default: 0.0003). Repeatable.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Of the initial values (default: 0). Repeatable.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Vectors a step.")] = 4096,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the recording.")] = 1,
+    steps: Annotated[int | None, typer.Option(min=1, help="Ends there, before the last epoch does.")] = None,
+    warmup: Annotated[float, typer.Option(help="Share of the steps in which the learning rate rises.")] = 0.05,
+    decay: Annotated[Decay, typer.Option(help="Of the learning rate, after that.")] = Decay.linear,
+    l1_warmup: Annotated[float, typer.Option(help="Share of the steps in which the L1 weight rises.")] = 0.05,
+    aux: Annotated[float, typer.Option(help="Weight of the auxiliary loss for dead units; 0 is none.")] = 0.03125,
+    aux_k: Annotated[int | None, typer.Option(min=1, help="Dead units it uses (default: dimension / 2).")] = None,
+    dead_after: Annotated[
+        int | None, typer.Option(min=1, help="Vectors without firing (default: a fifth of all, 10 million at most).")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient (default: none).")] = None,
+    all_tokens: Annotated[bool, typer.Option("--all-tokens", help="Train on class tokens and registers, too.")] = False,
+    order: Annotated[int, typer.Option(min=0, help="Seed of the order of the vectors.")] = 0,
+    log_every: Annotated[int | None, typer.Option(min=1, help="Steps between logs (default: 50 logs in all).")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    db: Db = None,
+) -> None:
+    """Trains autoencoders side by side on one stream of activations: every combination of the options that are
+    repeated. The same command again goes on where it was stopped."""
+    from benchkit.activations import Recording
+    from benchkit.environment import resolve_device
+    from benchkit.errors import BenchkitError
+    from benchkit.progress import for_stream
+    from benchkit.sae import TrainConfig, product
+    from benchkit.sae import train as trained
+    from benchkit.sae.registry import seal_trainings
+    from benchkit.store import open_store, side_folder, store_path
+
+    recording = Recording.open(on)
+    data = recording[point] if point else recording.only
+    kinds: Any = [a.value for a in activation or [Activation.topk]]
+    if k is None and kinds != ["relu"]:
+        k = [32]
+    configs = product(
+        kinds, width or [8 * data.dim], k or [], l1 or [], [n.value for n in normalise or [Normalise.dimension]],
+        lr or [3e-4], seed or [0],
+    )  # fmt: skip
+    shared = TrainConfig(
+        batch_size, epochs, steps, warmup, decay.value, l1_warmup, aux, aux_k, dead_after, clip, not all_tokens, order
+    )
+    where = resolve_device(device)
+    outcome = trained(
+        on, to, configs, shared, point=data.point, device=where, log_every=log_every, progress=for_stream(sys.stderr)
+    )
+    path = store_path(db)
+    with open_store(path):  # made where there is none, before anything is sealed for it
+        pass
+    seal_trainings(outcome, side_folder(path) / "inbox", where)
+    with open_store(path):  # takes them in
+        pass
+    _print((t.path.stem, "", t.record["metrics"]) for t in outcome.trained)
+    if not outcome.fresh:
+        print(f"'{to}' was trained before", file=sys.stderr)
+    print(f"use one as the scorer 'sae:{outcome.trained[0].path}'", file=sys.stderr)
+    if outcome.failed:
+        raise BenchkitError("; ".join(f"{name}: {why}" for name, why in outcome.failed.items()))
+
+
+def ls(db: Db = None) -> None:
+    """Lists the autoencoders of the registry with the metrics of the results, the newest first."""
+    from benchkit.sae.registry import trainings
+    from benchkit.store import open_store
+
+    with open_store(db, create=False) as store:
+        found = trainings(store)
+    _print((t.name, f"{t.model} at {t.point} on {t.task}", t.metrics) for t in found)
+    print(f"{len(found)} autoencoders", file=sys.stderr)
+
+
+def _print(rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+    from benchkit.tables import emit, text_table
+
+    columns = {
+        "mse": "mse", "explained_variance": "explained", "l0": "L0", "l1": "L1", "dead": "dead",
+        "correlation": "correlation", "coherence": "coherence", "decoder_norm": "decoder norm",
+        "gradient_norm": "gradient norm",
+    }  # fmt: skip
+    made = [(name, of, *(f"{m[c]:.4g}" if c in m else "-" for c in columns)) for name, of, m in rows]
+    named = any(of for _, of, *_ in made)
+    shown = made if named else [(row[0], *row[2:]) for row in made]
+    header = ("autoencoder", *(("activations",) if named else ()), *columns.values())
+    if shown:
+        emit(text_table([header], shown, right=range(len(header) - len(columns), len(header))))

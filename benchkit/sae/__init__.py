@@ -1,0 +1,6 @@
+"""Sparse autoencoders on recorded activations: `benchkit sae train`; the scorer is `sae:FILE`."""
+
+from benchkit.sae.config import SAEConfig, TrainConfig, product
+from benchkit.sae.train import Outcome, Trained, train
+
+__all__ = ["Outcome", "SAEConfig", "TrainConfig", "Trained", "product", "train"]

@@ -1,0 +1,87 @@
+"""What is said of an autoencoder: each metric a function of its inputs alone, with its formula.
+
+z [N, D]: normalised vectors; z_hat: their reconstruction. f [N, K]: unit activations. decoder [K, D]: one direction a
+unit, the columns of the decoder matrix. All are torch tensors, on any device; sums are made in float64.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ACTIVE = 1e-8
+"""A unit is active where |f| is above this."""
+BLOCK = 4096
+"""Units whose products with all others are held at a time."""
+
+
+def mse(z: "Float[Tensor, 'N D']", z_hat: "Float[Tensor, 'N D']") -> float:
+    """Reconstruction error: 1/(N D) sum (z - z_hat)^2."""
+    return float((z - z_hat).double().square().mean())
+
+
+def explained_variance(z: "Float[Tensor, 'N D']", z_hat: "Float[Tensor, 'N D']") -> float:
+    """1 - Var(z - z_hat) / Var(z), where Var(a) = 1/N sum_n |a_n - mean(a)|^2, summed over dimensions. 1 is perfect; 0
+    is the mean vector. NaN where all vectors are alike."""
+    rest, whole = (z - z_hat).double(), z.double()
+    left = float((rest - rest.mean(dim=0)).square().sum())
+    total = float((whole - whole.mean(dim=0)).square().sum())
+    return 1 - left / total if total > 0 else float("nan")
+
+
+def l0(f: "Float[Tensor, 'N K']") -> float:
+    """Share of active units: 1/(N K) #{|f| > 1e-8}."""
+    return float((f.abs() > ACTIVE).double().mean())
+
+
+def l1(f: "Float[Tensor, 'N K']") -> float:
+    """Mean over vectors of the sum of the magnitudes: 1/N sum |f|."""
+    return float(f.double().abs().sum(dim=1).mean())
+
+
+def dead(f: "Float[Tensor, 'N K']") -> float:
+    """Share of units that are active on none of the vectors: 1/K #{k: max_n |f_nk| <= 1e-8}."""
+    return float((f.abs().amax(dim=0) <= ACTIVE).double().mean())
+
+
+def correlation(f: "Float[Tensor, 'N K']") -> float:
+    """Mean absolute off-diagonal correlation: mean over i != j of |corr(f_i, f_j)|, Pearson's over the vectors. Units
+    whose activation does not vary have none and are left out; 0 where fewer than two are left."""
+    x = f[:, f.amax(dim=0) > f.amin(dim=0)].double()
+    x = x - x.mean(dim=0)
+    x = x / x.norm(dim=0)
+    n = x.shape[1]
+    if n < 2:
+        return 0.0
+    total = sum(float((block.T @ x).abs().sum()) for block in x.split(BLOCK, dim=1))
+    return max(0.0, total - n) / (n * (n - 1))
+
+
+def coherence(decoder: "Float[Tensor, 'K D']") -> float:
+    """Of the dictionary: max over i != j of |cos(d_i, d_j)|. Directions of length 0 are left out; 0 where fewer than
+    two are left."""
+    import torch
+
+    d = decoder.double()
+    norms = d.norm(dim=1)
+    d = d[norms > 0] / norms[norms > 0, None]
+    largest = 0.0
+    for start in range(0, len(d), BLOCK):
+        products = (d[start : start + BLOCK] @ d.T).abs()
+        own = torch.arange(len(products), device=d.device)
+        products[own, start + own] = 0
+        largest = max(largest, float(products.max()))
+    return min(1.0, largest)
+
+
+def decoder_norm(decoder: "Float[Tensor, 'K D']") -> float:
+    """Mean length of the decoder's columns: 1/K sum |d_k|."""
+    return float(decoder.double().norm(dim=1).mean())
+
+
+def gradient_norm(gradients: "Iterable[Tensor]") -> float:
+    """Of all parameters together: sqrt(sum g^2)."""
+    return float(sum(float(g.double().square().sum()) for g in gradients) ** 0.5)

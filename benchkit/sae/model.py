@@ -1,0 +1,127 @@
+"""The sparse autoencoder: f = act((z - b) W_enc + c), z_hat = f W_dec + b, where every row of W_dec has length 1.
+
+relu        act(p) = max(p, 0); trained with an L1 penalty on f.
+topk        of each vector's max(p, 0) the k largest (Gao et al. 2024, "Scaling and evaluating sparse autoencoders",
+            arXiv 2406.04093, section 2.3).
+batchtopk   while training, of a whole batch's max(p, 0) the k largest a vector on average; afterwards those above one
+            threshold, the mean over batches of the smallest one kept (Bussmann et al. 2024, arXiv 2412.06410).
+
+The auxiliary loss for dead units (AuxK, Gao et al., appendix A.2): the k_aux largest activations max(p, 0) of dead
+units reconstruct what the others left over, e = z - z_hat. A dead unit of a relu autoencoder has p < 0 everywhere and
+would get no gradient from that; so there p itself is taken.
+"""
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from jaxtyping import Float
+
+from benchkit.sae.config import SAEConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Autoencoder:
+    """Parameters and buffers as plain tensors; `parameters` has those that are trained.
+
+    w_enc [D, K], b_enc [K], w_dec [K, D], b_dec [D]; threshold [] of batchtopk, set by `calibrate`.
+    """
+
+    def __init__(self, config: SAEConfig, dim: int, centre: "Float[Tensor, ' D']", device: str) -> None:
+        """centre: b_dec at the start, the mean of z. The encoder begins as the decoder's (Gao et al., A.1)."""
+        import torch
+
+        generator = torch.Generator().manual_seed(config.seed)
+        directions = torch.randn(config.width, dim, generator=generator)
+        directions /= directions.norm(dim=1, keepdim=True)
+        self.config = config
+        self.w_dec = directions.clone().to(device).requires_grad_()
+        self.w_enc = directions.T.contiguous().to(device).requires_grad_()
+        self.b_enc = torch.zeros(config.width, device=device, requires_grad=True)
+        self.b_dec = centre.detach().clone().to(device).requires_grad_()
+        self.threshold = torch.tensor(0.0, device=device)
+
+    @property
+    def parameters(self) -> "dict[str, Tensor]":
+        return {"w_enc": self.w_enc, "b_enc": self.b_enc, "w_dec": self.w_dec, "b_dec": self.b_dec}
+
+    @property
+    def tensors(self) -> "dict[str, Tensor]":
+        """All that describes it."""
+        return {**{name: p.detach() for name, p in self.parameters.items()}, "threshold": self.threshold}
+
+    def load(self, tensors: "dict[str, Tensor]") -> None:
+        """The inverse of `tensors`."""
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+    def pre_activations(self, z: "Float[Tensor, 'B D']") -> "Float[Tensor, 'B K']":
+        return (z - self.b_dec) @ self.w_enc + self.b_enc
+
+    def active(self, pre: "Float[Tensor, 'B K']", *, training: bool) -> "Float[Tensor, 'B K']":
+        """f from pre-activations. training: batchtopk chooses within the batch, else by its threshold."""
+        return activate(pre, self.config, self.threshold, training=training)
+
+    def decode(self, f: "Float[Tensor, 'B K']") -> "Float[Tensor, 'B D']":
+        return f @ self.w_dec + self.b_dec
+
+    def calibrate(self, batches: "Iterable[Float[Tensor, 'B D']]") -> None:
+        """Sets the threshold of batchtopk: the mean over batches of the smallest activation above 0 that is kept."""
+        smallest = []
+        for z in batches:
+            f = self.active(self.pre_activations(z.detach()), training=True).detach()
+            if bool((f > 0).any()):
+                smallest.append(float(f[f > 0].min()))
+        if smallest:
+            self.threshold.fill_(sum(smallest) / len(smallest))
+
+    def remove_parallel_gradient(self) -> None:
+        """Takes from each decoder direction's gradient the part along the direction: it would only change its length,
+        which stays 1, and Adam would put it into its moments."""
+        if self.w_dec.grad is not None:
+            along = (self.w_dec.grad * self.w_dec).sum(dim=1, keepdim=True)
+            self.w_dec.grad -= along.detach() * self.w_dec.detach()
+
+    def unit_decoder(self) -> None:
+        """Brings each decoder direction back to length 1."""
+        tensor = self.w_dec.detach()
+        tensor /= tensor.norm(dim=1, keepdim=True).clamp_min(1e-12)
+
+
+def activate(
+    pre: "Float[Tensor, 'B K']", config: SAEConfig, threshold: "Float[Tensor, '']", *, training: bool
+) -> "Float[Tensor, 'B K']":
+    """f from pre-activations. training: batchtopk chooses within the batch, else by the threshold."""
+    import torch
+
+    positive = pre.relu()
+    if config.k is None:
+        return positive
+    if config.activation == "topk":
+        kept = positive.topk(config.k, dim=1, sorted=False)
+        return torch.zeros_like(positive).scatter(1, kept.indices, kept.values)
+    if not training:
+        return torch.where(positive > threshold, positive, 0.0)
+    flat = positive.flatten()
+    kept = flat.topk(config.k * len(positive), sorted=False)
+    return torch.zeros_like(flat).scatter(0, kept.indices, kept.values).view_as(positive)
+
+
+def auxiliary_loss(
+    pre: "Float[Tensor, 'B K']",
+    w_dec: "Float[Tensor, 'K D']",
+    error: "Float[Tensor, 'B D']",
+    dead: "Tensor",
+    aux_k: int,
+) -> "Tensor":
+    """E |e - e_hat|^2, e_hat from the aux_k largest activations `pre` of dead units. error: e, without its gradient.
+
+    dead: [K], which units are. Of fewer than aux_k dead units all are used, and the loss counts in proportion.
+    """
+    numbers = dead.nonzero()[:, 0]
+    used = min(aux_k, len(numbers))
+    kept = pre[:, numbers].topk(used, dim=1, sorted=False)
+    f = kept.values.new_zeros(len(pre), len(numbers)).scatter(1, kept.indices, kept.values)
+    loss = (error.detach() - f @ w_dec[numbers]).square().sum(dim=1).mean()
+    return loss * (used / aux_k)

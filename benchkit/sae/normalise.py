@@ -1,0 +1,74 @@
+"""Normalisation of the autoencoder's input, x -> z: everything is trained, scored and measured on z.
+
+none        z = x
+dimension   z = (x - mean) / std, each dimension by itself
+layernorm   z = (x - m) / sqrt(v + 1e-5), m and v the mean and variance of the vector's own dimensions
+whiten      z = (x - mean) W, W = V / sqrt(variances of the principal components): PCA whitening
+
+Mean, standard deviation and covariance are those of the recording. In `dimension`, a dimension that never changes is
+only centred. In `whiten`, a component whose variance is below 1e-4 of the median component's is divided as if it had
+that much: what lies below is the rounding of float16.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from benchkit.activations.moments import Statistics
+from benchkit.errors import DataError
+from benchkit.sae.config import Normalisation
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EPS = 1e-5
+FLOOR = 1e-4
+
+
+def fit_normalisation(
+    how: Normalisation,
+    statistics: Statistics,
+    covariance: Float64[np.ndarray, "D D"] | None,
+) -> dict[str, Float32[np.ndarray, "..."]]:
+    """The tensors that `normalised` needs: `mean`, `std`, `whitening`. covariance: for whiten alone."""
+    if how in ("none", "layernorm"):
+        return {}
+    mean = statistics.mean.astype(np.float32)
+    if how == "dimension":
+        std = np.where(statistics.variance > 0, statistics.std, 1)
+        return {"mean": mean, "std": std.astype(np.float32)}
+    if covariance is None:
+        raise ValueError("whitening needs the covariance")
+    variances, vectors = np.linalg.eigh(covariance)
+    variances, vectors = np.maximum(variances[::-1], 0), vectors[:, ::-1]
+    typical = np.median(variances) if np.median(variances) > 0 else variances[0]
+    if not typical > 0:
+        raise DataError("the activations are all alike: there is nothing to whiten")
+    scale = np.sqrt(np.maximum(variances, FLOOR * typical))
+    return {"mean": mean, "whitening": (vectors / scale).astype(np.float32)}
+
+
+def covariance_about(
+    batches: Iterator[Float32[np.ndarray, "B D"]], mean: Float64[np.ndarray, " D"]
+) -> Float64[np.ndarray, "D D"]:
+    """E[(x - mean)(x - mean)^T], in float64."""
+    total, n = np.zeros((len(mean), len(mean))), 0
+    for batch in batches:
+        x = batch - mean
+        total += x.T @ x
+        n += len(x)
+    return total / n
+
+
+def normalised(x: "Tensor", how: Normalisation, tensors: "Mapping[str, Tensor]") -> "Tensor":
+    """z of vectors x, [B, D]."""
+    if how == "none":
+        return x
+    if how == "dimension":
+        return (x - tensors["mean"]) / tensors["std"]
+    if how == "whiten":
+        return (x - tensors["mean"]) @ tensors["whitening"]
+    centred = x - x.mean(dim=1, keepdim=True)
+    return centred / (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt()

@@ -1,0 +1,336 @@
+"""Training autoencoders side by side, on one pass over recorded activations.
+
+<to>/training.json          what is trained on what; and, at the end, that it is done
+<to>/checkpoint.pt          everything needed to go on; written now and then and at Ctrl-C, removed at the end
+<to>/<name>.safetensors     one a configuration, when all is done
+"""
+
+import io
+import json
+import math
+import signal
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchkit.activations.recording import RecordedPoint, Recording
+from benchkit.activations.shards import sha256_of
+from benchkit.errors import BenchkitError, FitError, StoreError, require
+from benchkit.files import write_atomic
+from benchkit.progress import Progress, Silent
+from benchkit.sae.config import SAEConfig, TrainConfig
+from benchkit.sae.normalise import covariance_about, fit_normalisation, normalised
+from benchkit.sae.run import Run
+from benchkit.scorers.saved import read_record, write_tensors
+from benchkit.times import now
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FORMAT = 1
+LOGS = 50
+"""Times that metrics are logged, where the user says nothing."""
+CHECKPOINT_S = 300.0
+EVALUATED = 1 << 16
+"""Vectors that the result is measured on, at most..."""
+HELD = 1 << 28
+"""...and at most so many unit activations (but 4,096 vectors at least, where there are as many)."""
+CALIBRATION = 64
+"""Batches that the threshold of batchtopk is taken from, at most."""
+COVARIANCE = 1 << 20
+"""Vectors that whitening takes its covariance from, at most."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One autoencoder that is done. record: the file's metadata. history: rows of (steps done, name, value)."""
+
+    path: Path
+    sha256: str
+    record: dict[str, Any]
+    history: list[tuple[int, str, float]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """failed: name -> why, of those whose training went wrong. wall_s: over all sessions. fresh: trained just now."""
+
+    trained: list[Trained]
+    failed: dict[str, str]
+    wall_s: float
+    fresh: bool
+
+
+def train(
+    on: Path,
+    to: Path,
+    configs: Sequence[SAEConfig],
+    shared: TrainConfig,
+    *,
+    point: str | None = None,
+    device: str = "cpu",
+    log_every: int | None = None,
+    checkpoint_s: float = CHECKPOINT_S,
+    progress: Progress | None = None,
+) -> Outcome:
+    """Trains all of `configs` on the same batches, in the same order, and writes one file for each.
+
+    point: of the recording; None is its only one. log_every: steps between two logs of the metrics. The same call goes
+    on from the last checkpoint, and gives what it would have given without a stop. Raises StoreError where `to` is of
+    another training, DataError for activations that are not finite, FitError where every one went wrong.
+    """
+    require("torch", "benchkit[probes]")
+    require("safetensors", "benchkit[probes]")
+    progress = progress or Silent()
+    recording = Recording.open(on)
+    data = recording[point] if point else recording.only
+    statistics = data.patch_statistics if shared.patches else data.statistics
+    statistics.require_finite(f"point '{data.point}' of '{on}'")
+    total = data.vectors_of(patches=shared.patches)
+    steps = shared.epochs * -(-total // shared.batch_size)
+    steps = min(steps, shared.steps) if shared.steps else steps
+    if shared.dead_after is None:
+        shared = replace(shared, dead_after=min(10_000_000, steps * min(shared.batch_size, total) // 5))
+    identity = {
+        "format": FORMAT, "recording": data.fingerprint, "point": data.point, "shared": shared.to_record(),
+        "autoencoders": [asdict(c) for c in configs],
+    }  # fmt: skip
+    if done := _claim(to, identity):
+        return _again(to, done)
+    session = _Session(data, to, shared, steps, device, identity, log_every or max(1, steps // LOGS))
+    with progress.step("normalise", None, "vectors") as counted:
+        session.normalise({c.normalise for c in configs}, counted)
+    session.start(configs)
+    with progress.step(f"train {len(configs)} on {data.point}", steps, "steps") as shown, held_back() as asked:
+        session.run(shown, checkpoint_s, asked)
+    return session.finish()
+
+
+class _Session:
+    """The autoencoders under training, and where they are."""
+
+    def __init__(
+        self, data: RecordedPoint, to: Path, shared: TrainConfig, steps: int, device: str, identity: dict[str, Any],
+        log_every: int,
+    ) -> None:  # fmt: skip
+        self.data, self.to, self.shared, self.steps, self.device = data, to, shared, steps, device
+        self.identity, self.log_every = identity, log_every
+        self.step, self.wall_s, self.began, self.started_at = 0, 0.0, time.perf_counter(), now()
+        self.runs: list[Run] = []
+        self.tensors: dict[str, dict[str, np.ndarray]] = {}
+        self._on_device: dict[str, dict[str, Tensor]] = {}
+
+    def normalise(self, wanted: set[Any], counted: Any) -> None:
+        import torch
+
+        patches = self.shared.patches
+        statistics = self.data.patch_statistics if patches else self.data.statistics
+        covariance = None
+        if "whiten" in wanted:
+
+            def some() -> Any:
+                size = self.shared.batch_size
+                with closing(self.data.batches(size, seed=self.shared.seed, patches=patches)) as batches:
+                    for i, batch in enumerate(batches):
+                        if i * size >= COVARIANCE:
+                            return
+                        yield batch
+                        counted.advance(len(batch))
+
+            covariance = covariance_about(some(), statistics.mean)
+        for how in sorted(wanted):
+            self.tensors[how] = fit_normalisation(how, statistics, covariance)
+            self._on_device[how] = {k: torch.from_numpy(v).to(self.device) for k, v in self.tensors[how].items()}
+
+    def start(self, configs: Sequence[SAEConfig]) -> None:
+        """From the checkpoint, if there is one."""
+        with closing(self._batches(0)) as batches:
+            first = next(batches)
+        self.runs = [Run.start(c, self._z(first, c), self.device, uuid.uuid4().hex) for c in configs]
+        path = self.to / "checkpoint.pt"
+        if not path.exists():
+            return
+        import torch
+
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            if state["identity"] != json.dumps(self.identity, sort_keys=True):
+                raise StoreError(f"'{path}' is of another training: choose another folder, or remove this one")
+            self.step, self.wall_s, self.started_at = state["step"], state["wall_s"], state["started_at"]
+            for run, its in zip(self.runs, state["runs"], strict=True):
+                run.restore(its)
+        except StoreError:
+            raise
+        except Exception as e:  # what torch raises for a damaged file has no common class
+            raise StoreError(f"'{path}' is damaged ({str(e).splitlines()[0]}): remove it to train anew") from e
+
+    def run(self, shown: Any, checkpoint_s: float, asked: Callable[[], bool]) -> None:
+        """asked: whether to stop; between two steps, where every autoencoder has seen the same."""
+        shown.advance(self.step)
+        saved = time.monotonic()
+        with closing(self._batches(self.step)) as batches:
+            while self.step < self.steps:
+                x = next(batches)
+                z: dict[str, Tensor] = {}
+                log = (self.step + 1) % self.log_every == 0 or self.step + 1 == self.steps
+                for run in self.runs:
+                    if run.failed is None:
+                        if run.config.normalise not in z:
+                            z[run.config.normalise] = self._z(x, run.config)
+                        run.step(z[run.config.normalise], self.step, self.steps, self.shared, log=log)
+                self.step += 1
+                shown.advance()
+                if log:
+                    more = f"; and {len(self.runs) - 3} more" if len(self.runs) > 3 else ""
+                    shown.tell("; ".join(run.figures() for run in self.runs[:3]) + more)
+                stop = asked()
+                if stop or self.step == self.steps or time.monotonic() - saved > checkpoint_s:
+                    self.checkpoint()
+                    saved = time.monotonic()
+                if stop:
+                    raise KeyboardInterrupt
+
+    def checkpoint(self) -> None:
+        import torch
+
+        wall = self.wall_s + time.perf_counter() - self.began
+        state = {
+            "identity": json.dumps(self.identity, sort_keys=True), "step": self.step, "wall_s": wall,
+            "started_at": self.started_at, "runs": [run.state() for run in self.runs],
+        }  # fmt: skip
+        made = io.BytesIO()
+        torch.save(state, made)
+        write_atomic(self.to / "checkpoint.pt", made.getvalue())
+
+    def finish(self) -> Outcome:
+        """Measures and writes each result; then the checkpoint may go."""
+        trained, failed = [], {}
+        for run in self.runs:
+            if run.failed is not None:
+                failed[run.config.name] = run.failed
+                continue
+            trained.append(self._write(run))
+        wall = self.wall_s + time.perf_counter() - self.began
+        done = {
+            "autoencoders": [t.path.name for t in trained], "failed": failed, "wall_s": wall,
+            "history": {t.path.name: t.history for t in trained},
+        }  # fmt: skip
+        write_atomic(self.to / "training.json", json.dumps({**self.identity, "done": done}).encode())
+        (self.to / "checkpoint.pt").unlink(missing_ok=True)
+        if not trained:
+            raise FitError("; ".join(f"{name}: {why}" for name, why in failed.items()))
+        return Outcome(trained, failed, wall, True)
+
+    def _write(self, run: Run) -> Trained:
+        if run.config.activation == "batchtopk":
+            with closing(self._batches(0, self.shared.seed + 2)) as batches:
+                some = (self._z(next(batches), run.config) for _ in range(min(CALIBRATION, self.steps)))
+                run.model.calibrate(some)
+        found, vectors = self._evaluate(run)
+        run.history = [row for row in run.history if row[0] < self.steps]
+        run.note(self.steps, found)
+        metadata = self.data.metadata
+        record = {
+            "kind": "sae", "uuid": run.uuid, "task": self.data.task, "model": self.data.model,
+            "point": self.data.point, "data_fingerprint": metadata["data_fingerprint"],
+            "model_fingerprint": metadata["model_fingerprint"], "recording": self.data.fingerprint,
+            "autoencoder": asdict(run.config), "training": self.shared.to_record(), "dim": self.data.dim,
+            "steps": self.steps, "metrics": {k: v for k, v in found.items() if math.isfinite(v)},
+            "measured_on": vectors, "started_at": self.started_at, "finished_at": now(),
+        }  # fmt: skip
+        tensors = {name: tensor.cpu().numpy() for name, tensor in run.model.tensors.items()}
+        tensors |= {f"normalise.{k}": v for k, v in self.tensors[run.config.normalise].items()}
+        path = self.to / f"{run.config.name}.safetensors"
+        write_tensors(path, tensors, record)
+        return Trained(path, sha256_of(path), read_record(path, "sae"), run.history)
+
+    def _evaluate(self, run: Run) -> tuple[dict[str, float], int]:
+        """Metrics of the result as a scorer uses it, on vectors in an order of their own."""
+        import torch
+
+        wanted = max(4096, min(EVALUATED, HELD // run.config.width))
+        z, f = [], []
+        with torch.no_grad(), closing(self._batches(0, self.shared.seed + 1)) as batches:
+            held = 0
+            while held < min(wanted, self.data.vectors_of(patches=self.shared.patches)):
+                part = self._z(next(batches), run.config)[: wanted - held]
+                z.append(part)
+                f.append(run.model.active(run.model.pre_activations(part), training=False))
+                held += len(part)
+            all_z, all_f = torch.cat(z), torch.cat(f)
+            return run.measure(all_z, all_f, run.model.decode(all_f), sampled=False), held
+
+    def _batches(self, skip: int, seed: int | None = None) -> Any:
+        return self.data.batches(
+            self.shared.batch_size, seed=self.shared.seed if seed is None else seed, epochs=None,
+            patches=self.shared.patches, skip=skip,
+        )  # fmt: skip
+
+    def _z(self, x: np.ndarray, config: SAEConfig) -> "Tensor":
+        import torch
+
+        return normalised(torch.from_numpy(x).to(self.device), config.normalise, self._on_device[config.normalise])
+
+
+@contextmanager
+def held_back() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C and SIGTERM only make what it gives say True, so that a step is never left in the middle; a second one
+    ends at once, and the checkpoint before counts. In a thread other than the main one, where there are no signals, it
+    does nothing."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def note(number: int, frame: object) -> None:
+        if came:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _claim(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """Makes the folder one of this training; what training.json says of its end, where it is done."""
+    path = to / "training.json"
+    plain = json.loads(json.dumps(identity))
+    try:
+        to.mkdir(parents=True, exist_ok=True)
+        there = json.loads(path.read_text()) if path.exists() else None
+    except OSError as e:
+        raise StoreError(f"cannot use the folder '{to}': {e.strerror}") from e
+    except ValueError as e:
+        raise StoreError(f"'{path}' is damaged: {e}") from e
+    if there is None:
+        write_atomic(path, json.dumps(plain).encode())
+        return None
+    done: dict[str, Any] | None = there.pop("done", None)
+    if there != plain:
+        what = [k for k in plain if there.get(k) != plain[k]]
+        raise BenchkitError(
+            f"'{to}' is another training (of another {', '.join(what)}): choose another folder, or remove this one"
+        )
+    return done
+
+
+def _again(to: Path, done: dict[str, Any]) -> Outcome:
+    """The outcome of a training that was done before."""
+    trained = []
+    for name in done["autoencoders"]:
+        if not (to / name).exists():
+            raise StoreError(f"'{to / name}' is gone: remove '{to / 'training.json'}' to train it anew")
+        history = [(step, metric, value) for step, metric, value in done["history"][name]]
+        trained.append(Trained(to / name, sha256_of(to / name), read_record(to / name, "sae"), history))
+    return Outcome(trained, done["failed"], done["wall_s"], False)

@@ -1,0 +1,172 @@
+"""The parts of an autoencoder, against plain numpy."""
+
+import numpy as np
+import pytest
+import torch
+
+from benchkit.activations import Moments, Statistics
+from benchkit.errors import BenchkitError
+from benchkit.sae.config import SAEConfig, l1_scale_at, product, scale_at
+from benchkit.sae.model import Autoencoder, activate, auxiliary_loss
+from benchkit.sae.normalise import covariance_about, fit_normalisation, normalised
+
+NONE = torch.tensor(0.0)
+
+
+def pre(b: int = 6, k: int = 20) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((b, k)).astype(np.float32)
+
+
+def test_relu_keeps_what_is_positive() -> None:
+    found = activate(torch.from_numpy(pre()), SAEConfig("relu", 20, "none", l1=1.0), NONE, training=True)
+    np.testing.assert_array_equal(found, np.maximum(pre(), 0))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_topk_keeps_the_largest_of_each_vector(training: bool) -> None:
+    p = np.maximum(pre(), 0)
+    p[p < np.sort(p, axis=1)[:, -3:-2]] = 0
+    found = activate(torch.from_numpy(pre()), SAEConfig("topk", 20, "none", k=3), NONE, training=training)
+    np.testing.assert_array_equal(found, p)
+
+
+def test_topk_keeps_nothing_below_zero() -> None:
+    found = activate(-torch.ones(2, 20), SAEConfig("topk", 20, "none", k=3), NONE, training=True)
+    assert not found.any()
+
+
+def test_batchtopk_keeps_the_largest_of_the_batch_and_afterwards_what_is_above_the_threshold() -> None:
+    config = SAEConfig("batchtopk", 20, "none", k=3)
+    p = np.maximum(pre(), 0)
+    p[p < np.sort(p.ravel())[-18]] = 0
+    found = activate(torch.from_numpy(pre()), config, NONE, training=True)
+    np.testing.assert_array_equal(found, p)
+    assert len({int(n) for n in (found > 0).sum(dim=1)}) > 1, "of some vectors more are kept than of others"
+    later = activate(torch.from_numpy(pre()), config, torch.tensor(0.9), training=False)
+    np.testing.assert_array_equal(later, np.where(pre() > 0.9, pre(), 0))
+
+
+def test_the_threshold_is_the_mean_of_the_smallest_that_batches_keep() -> None:
+    model = Autoencoder(SAEConfig("batchtopk", 40, "none", k=2), 8, torch.zeros(8), "cpu")
+    batches = [torch.from_numpy(pre(10 + i, 8)) for i in range(3)]
+    model.calibrate(batches)
+    w = model.w_enc.detach().numpy()
+    expected = np.mean([np.sort(np.maximum(z.numpy() @ w, 0).ravel())[-2 * len(z)] for z in batches])
+    assert float(model.threshold) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_auxiliary_loss_lets_dead_units_reconstruct_the_rest() -> None:
+    rng = np.random.default_rng(1)
+    p, w, e = (
+        pre(6, 20),
+        rng.standard_normal((20, 5)).astype(np.float32),
+        rng.standard_normal((6, 5)).astype(np.float32),
+    )
+    dead = np.zeros(20, bool)
+    dead[[2, 5, 7, 11, 13]] = True
+    chosen = np.where(dead, p, -np.inf)
+    chosen = np.where(chosen >= np.sort(chosen, axis=1)[:, -3:-2], chosen, 0)
+    expected = ((e - chosen @ w) ** 2).sum(axis=1).mean()
+    tensors = [torch.from_numpy(x) for x in (p, w, e, dead)]
+    assert float(auxiliary_loss(*tensors, 3)) == pytest.approx(expected, rel=1e-5)
+    of_all = ((e - np.where(dead, p, 0) @ w) ** 2).sum(axis=1).mean()
+    assert float(auxiliary_loss(*tensors, 10)) == pytest.approx(of_all / 2, rel=1e-5)
+
+
+def test_a_dead_unit_gets_a_gradient_from_it_alone() -> None:
+    p = torch.full((4, 3), -1.0, requires_grad=True)
+    dead = torch.tensor([False, True, False])
+    auxiliary_loss(p, torch.ones(3, 2), torch.ones(4, 2), dead, 1).backward()
+    assert p.grad is not None
+    assert (p.grad[:, 1] != 0).all()
+    assert not p.grad[:, [0, 2]].any()
+
+
+def test_the_decoders_gradient_is_at_right_angles_to_it_and_its_length_stays() -> None:
+    model = Autoencoder(SAEConfig("topk", 30, "none", k=4), 6, torch.zeros(6), "cpu")
+    z = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+    (model.decode(model.active(model.pre_activations(z), training=True)) - z).square().sum().backward()
+    assert model.w_dec.grad is not None
+    along = (model.w_dec.grad * model.w_dec).sum(dim=1)
+    assert along.abs().max() > 0.1
+    model.remove_parallel_gradient()
+    assert (model.w_dec.grad * model.w_dec).sum(dim=1).abs().max() < 1e-4
+    model.w_dec.data *= 3
+    model.unit_decoder()
+    np.testing.assert_allclose(model.w_dec.detach().norm(dim=1), 1, rtol=1e-6)
+
+
+# --------------------------------------------------------------------------------------------------------------- inputs
+
+
+def vectors() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((4000, 5)) * [1, 2, 0.5, 4, 3] @ rng.standard_normal((5, 5))
+    return (mixed + np.array([0, 2500, -3, 1, 10])).astype(np.float32)
+
+
+@pytest.mark.parametrize("how", ["none", "dimension", "layernorm", "whiten"])
+def test_inputs_are_normalised_as_asked(how) -> None:
+    x = vectors()
+    wide = x.astype(np.float64)
+    statistics = Statistics(Moments.of(x))
+    covariance = covariance_about(iter(np.array_split(x, 7)), statistics.mean)
+    np.testing.assert_allclose(covariance, np.cov(wide.T, bias=True), rtol=1e-5, atol=1e-4)
+    tensors = {k: torch.from_numpy(v) for k, v in fit_normalisation(how, statistics, covariance).items()}
+    z = normalised(torch.from_numpy(x), how, tensors).numpy()
+    if how == "none":
+        np.testing.assert_array_equal(z, x)
+    elif how == "dimension":
+        np.testing.assert_allclose(z, (wide - wide.mean(0)) / wide.std(0), atol=2e-4)
+    elif how == "layernorm":
+        rows = (wide - wide.mean(1, keepdims=True)) / np.sqrt(wide.var(1, keepdims=True) + 1e-5)
+        np.testing.assert_allclose(z, rows, atol=1e-5)
+    else:
+        np.testing.assert_allclose(np.cov(z.T, bias=True), np.eye(5), atol=2e-3)
+        np.testing.assert_allclose(z.mean(0), 0, atol=2e-3)
+
+
+def test_dimensions_that_never_change_are_only_centred() -> None:
+    x = vectors()
+    x[:, 2] = 7
+    statistics = Statistics(Moments.of(x))
+    for how in ("dimension", "whiten"):
+        covariance = covariance_about(iter([x]), statistics.mean)
+        tensors = {k: torch.from_numpy(v) for k, v in fit_normalisation(how, statistics, covariance).items()}
+        assert torch.isfinite(normalised(torch.from_numpy(x), how, tensors)).all()
+
+
+# ------------------------------------------------------------------------------------------------------------ schedules
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    rates = [scale_at(i, 100, 0.1, "linear") for i in range(100)]
+    assert rates[:10] == pytest.approx(np.arange(1, 11) / 10)
+    assert rates[10:] == pytest.approx(1 - np.arange(90) / 90)
+    cosine = [scale_at(i, 100, 0.1, "cosine") for i in range(100)]
+    assert cosine[10:] == pytest.approx(0.5 * (1 + np.cos(np.pi * np.arange(90) / 90)))
+    assert {scale_at(i, 100, 0.0, "constant") for i in range(100)} == {1.0}
+    assert [l1_scale_at(i, 10, 0.4) for i in range(10)] == [0.25, 0.5, 0.75, *[1.0] * 7]
+
+
+def test_options_that_are_repeated_give_their_product() -> None:
+    made = product(["relu", "topk"], [8, 16], [2, 4], [0.1], ["none", "whiten"], [1e-3], [0, 1])
+    assert len(made) == len(set(made)) == 8 + 16
+    assert {c.name for c in made} >= {"relu-w8-l1_0.1-none-lr0.001-s0", "topk-w16-k4-whiten-lr0.001-s1"}
+    assert len({c.name for c in made}) == 24
+
+
+@pytest.mark.parametrize(
+    ("activation", "k", "l1", "message"),
+    [
+        (["relu"], [], [], "--activation relu needs --l1"),
+        (["topk"], [], [], "need --k"),
+        (["topk"], [4], [0.1], "--l1 is of --activation relu"),
+        (["relu"], [4], [0.1], "--k is of --activation topk"),
+        (["topk"], [9], [], "--k 9 is no number of active units, of 8"),
+        (["relu"], [], [-1.0], "--l1 -1.0 is no weight"),
+    ],
+)
+def test_options_that_do_not_go_together_are_named(activation, k, l1, message) -> None:
+    with pytest.raises(BenchkitError, match=message):
+        product(activation, [8], k, l1, ["none"], [1e-3], [0])

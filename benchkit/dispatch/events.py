@@ -62,6 +62,9 @@ class _Step:
         if time.monotonic() - self.said >= EVERY:
             self.flush()
 
+    def tell(self, figures: str) -> None:
+        self.events.say(event="tell", step=self.number, figures=figures)
+
     def flush(self) -> None:
         if self.unsaid:
             self.events.say(event="advance", step=self.number, n=self.unsaid)
@@ -92,6 +95,8 @@ class Relay:
                 self._steps[event["step"]] = stack, step
             case "advance" if event["step"] in self._steps:
                 self._steps[event["step"]][1].advance(event["n"])
+            case "tell" if event["step"] in self._steps:
+                self._steps[event["step"]][1].tell(event["figures"])
             case "end" if event["step"] in self._steps:
                 self._steps.pop(event["step"])[0].close()
                 if not self._steps:

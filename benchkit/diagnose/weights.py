@@ -79,10 +79,11 @@ def _examine(layer: Weights) -> Layer:
     finite = np.isfinite(w)
     bias_nan = 0 if layer.bias is None else int((~np.isfinite(layer.bias)).sum())
     n_nan = int((~finite).sum()) + bias_nan
-    w = np.where(finite, w, 0.0)
+    w = w if finite.all() else np.where(finite, w, 0.0)
     matrix = w if w.ndim == 2 else w[:, None]
     centred = w - w.mean()
-    variance = float((centred**2).mean())
+    second = centred * centred
+    variance = float(second.mean())
     squares = matrix**2
     rows = squares.sum(1)
     top = squares.argmax(1)
@@ -91,8 +92,8 @@ def _examine(layer: Weights) -> Layer:
     return Layer(
         layer.name, layer.role, layer.block, w.size, n_nan,
         std=float(np.sqrt(variance)),
-        kurtosis=float((centred**4).mean() / variance**2 - 3) if variance else 0.0,
-        peak=float(np.abs(centred).max() / np.sqrt(variance)) if variance else 0.0,
+        kurtosis=float((second * second).mean() / variance**2 - 3) if variance else 0.0,
+        peak=float(np.sqrt(second.max() / variance)) if variance else 0.0,
         bias=layer.bias,
         row_norms=np.sqrt(rows),
         column_norms=np.sqrt(squares.sum(0)),

@@ -18,7 +18,7 @@ from jaxtyping import Float32, UInt8
 from benchkit import Backbone, Encoded, Trainable, param
 from benchkit.errors import BenchkitError, require
 from benchkit.interfaces import Weights
-from benchkit_hf.blocks import PLACES, anatomy, blocks_of, shown
+from benchkit_hf.blocks import anatomy, blocks_of, points, shown
 from benchkit_hf.depths import depths
 from benchkit_hf.families import Family, family_of
 
@@ -210,9 +210,9 @@ class HF(Backbone):
 
     def points(self) -> tuple[str, ...]:
         """After `setup`. The hidden states: `embeddings` and `blocks.N.resid_post`; in the blocks of pre-norm encoders
-        also what benchkit_hf.blocks.PLACES names."""
-        if self._encoder is not None and (found := blocks_of(self._encoder)):
-            return ("embeddings", *(f"blocks.{i}.{place}" for i in range(len(found)) for place in PLACES))
+        also what benchkit_hf.blocks.PLACES names, and the `norm` behind them."""
+        if self._encoder is not None and (found := points(self._encoder)):
+            return found
         n = getattr(self._encoder.config, "num_hidden_layers", None) if self._encoder is not None else None
         return ("embeddings", *(f"blocks.{i}.resid_post" for i in range(n or 0)))
 

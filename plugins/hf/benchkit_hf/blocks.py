@@ -31,11 +31,15 @@ LINEAR: tuple[tuple[str, WeightRole], ...] = (
 
 
 def blocks_of(encoder: Any) -> list[tuple[str, Any]]:
-    """Name and module of each block, where they are pre-norm blocks that are known here; else none."""
+    """Name and module of each block, where they are pre-norm blocks that are known here; else none.
+
+    One list must hold them all: in a hierarchical model, tokens change from stage to stage.
+    """
     from torch.nn import ModuleList
 
+    n = getattr(encoder.config, "num_hidden_layers", None)
     for name, module in encoder.named_modules():
-        if isinstance(module, ModuleList) and len(module) and norms_of(module[0]) and "decoder" not in name:
+        if isinstance(module, ModuleList) and len(module) == n and norms_of(module[0]) and "decoder" not in name:
             return [(f"{name}.{i}", block) for i, block in enumerate(module)]
     return []
 
@@ -48,6 +52,28 @@ def norms_of(block: Any) -> tuple[Any, Any] | None:
     return None
 
 
+def final_norm(encoder: Any) -> tuple[str, Any] | None:
+    """Name and module of the norm behind the last block, where there is one."""
+    blocks = blocks_of(encoder)
+    inside = blocks[0][0].rsplit(".", 1)[0] + "." if blocks else ""
+    for wanted in FINAL_NORMS:
+        for name, module in encoder.named_modules():
+            path, _, last = name.rpartition(".")
+            if blocks and last == wanted and not name.startswith(inside) and not path.endswith(("head", "pooler")):
+                return name, module
+    return None
+
+
+def points(encoder: Any) -> tuple[str, ...]:
+    """Every place of an encoder with known blocks; none of another one. CLIP's last norm sees the class token alone."""
+    blocks = blocks_of(encoder)
+    found = [f"blocks.{i}.{place}" for i in range(len(blocks)) for place in PLACES]
+    last = final_norm(encoder)
+    if last is not None and not encoder.config.model_type.startswith("clip"):
+        found.append("norm")
+    return ("embeddings", *found) if blocks else ()
+
+
 @contextmanager
 def shown(encoder: Any, points: Collection[str]) -> Iterator[dict[str, Any]]:
     """While it is open, a forward pass fills the dictionary with the activations at these places, on the device."""
@@ -57,6 +83,8 @@ def shown(encoder: Any, points: Collection[str]) -> Iterator[dict[str, Any]]:
         wanted = {place for place in PLACES if f"blocks.{i}.{place}" in points}
         if wanted:
             handles += _hooks(block, f"blocks.{i}.", wanted, found)
+    if "norm" in points and (last := final_norm(encoder)) is not None:
+        handles.append(last[1].register_forward_hook(lambda _, args, output: found.update(norm=output)))
     try:
         yield found
     finally:
@@ -115,11 +143,8 @@ def anatomy(encoder: Any) -> Iterator[Weights]:
         yield from _linear(name, i, block, layers, ("attn_in", "attn_out"))
         yield _norm(f"{name}.{second}", "norm2", i, norms[1])
         yield from _linear(name, i, block, layers, ("mlp_in", "mlp_out"))
-    for name in FINAL_NORMS:
-        for path, module in encoder.named_modules():
-            if path.rpartition(".")[2] == name and not path.startswith(inside):
-                yield _norm(path, "norm", None, module)
-                return
+    if (last := final_norm(encoder)) is not None:
+        yield _norm(last[0], "norm", None, last[1])
 
 
 def _embedding(encoder: Any, inside: str) -> Iterator[Weights]:

@@ -132,7 +132,7 @@ def test_layer_zero_is_the_embedding_and_the_places_are_those_of_each_block(save
     first, last = load(saved("vit"), layer=0), load(saved("vit"))
     batch = np.stack([last.preprocess(raw("vit", last, s)) for s in range(3)])
     found = last.activations(batch, last.points())
-    assert list(found) == ["embeddings", *(f"blocks.{i}.{place}" for i in (0, 1) for place in PLACES)]
+    assert list(found) == ["embeddings", *(f"blocks.{i}.{place}" for i in (0, 1) for place in PLACES), "norm"]
     np.testing.assert_allclose(found["embeddings"][:, 1:].mean(1), first.encode(batch).pooled, atol=1e-6)
     np.testing.assert_array_equal(found["embeddings"], found["blocks.0.resid_pre"])
     with pytest.raises(BenchkitError, match=r"no place 'blocks\.2\.resid_post'"):
@@ -162,6 +162,11 @@ def test_places_and_weights_of_a_pre_norm_encoder_give_what_it_computes(
             np.testing.assert_allclose(normed * norm.weight + norm.bias, at[f"blocks.{i}.{place}"], rtol=0.2, atol=0.2)
     np.testing.assert_array_equal(at["blocks.0.resid_post"], at["blocks.1.resid_pre"])
 
+    if name != "clip":  # whose last norm sees the class token alone
+        np.testing.assert_allclose(
+            at["norm"][:, -TOKENS[name] :], backbone.encode(batch, tokens=True).tokens, atol=1e-5
+        )
+
     block = blocks_of(backbone._encoder)[1][1]
     last = next(p for n, p in block.named_parameters() if n.endswith(("fc2.bias", "down_proj.bias")))
     before = by_role[1, "mlp_out"].bias.copy()
@@ -178,6 +183,7 @@ def test_an_encoder_of_other_blocks_shows_its_hidden_states_and_no_weights(saved
     assert list(backbone.anatomy()) == []
     found = backbone.activations(backbone.preprocess(raw("wav2vec2", backbone))[None], backbone.points())
     assert {x.shape for x in found.values()} == {(1, 49, 32)}
+    assert not any(point.endswith("norm1") for point in load(saved("clap")).points())  # its stages differ in tokens
 
 
 def test_pools_differ_and_one_that_is_not_there_is_named(saved: Callable[[str], Path]) -> None:

@@ -1,1 +1,4 @@
-"""Where jobs run: this process, and later worker processes and clusters."""
+"""Where jobs run: this process, worker processes, a cluster."""
+
+LOG = "log.txt"
+"""Beside a job's file: what the job printed."""

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from benchkit.dispatch import machine
+from benchkit.dispatch import LOG, machine
 from benchkit.dispatch.order import longest_first
-from benchkit.dispatch.work import LOG, seal_failure, tail, work
+from benchkit.dispatch.work import seal_failure, tail, work
 from benchkit.dispatch.workers import Worker, Workers
 from benchkit.evaluate import Outcome
 from benchkit.job import Job, JobOptions

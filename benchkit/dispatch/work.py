@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchkit.cluster import slurm_job
+from benchkit.dispatch import LOG
 from benchkit.environment import resolve_device
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
@@ -21,9 +22,6 @@ from benchkit.records import LOG_TAIL, Failure, Reason
 from benchkit.report import Cell, Report
 from benchkit.sealing import seal
 from benchkit.times import now
-
-LOG = "log.txt"
-"""Beside a job's file: what the job printed."""
 
 
 def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Path | None = None) -> list[Outcome]:

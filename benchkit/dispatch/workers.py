@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchkit.dispatch import LOG
 from benchkit.dispatch.events import Relay
-from benchkit.dispatch.work import LOG
 from benchkit.job import Job
 from benchkit.progress import Progress
 

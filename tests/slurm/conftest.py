@@ -1,22 +1,18 @@
 """A real Slurm for the whole session, and a registry on it for each test."""
 
-import json
 import os
-import sqlite3
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 LIB = Path(__file__).parent / "lib"
 sys.path.insert(0, str(LIB))
 
-from cluster import Cluster  # noqa: E402
+from slurm_cluster import Cluster  # noqa: E402
+from slurm_lab import Lab, make_lab  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -39,120 +35,41 @@ def _started(*, accounting: bool) -> Iterator[Cluster]:
         yield cluster
 
 
-@dataclass
-class Lab:
-    """A registry, the folder that the sample plugin talks through, and a cluster to run on."""
-
-    folder: Path
-    cluster: Cluster
-    env: dict[str, str]
-    started: list["subprocess.Popen[str]"]
-
-    @property
-    def db(self) -> Path:
-        return self.folder / "r.sqlite"
-
-    def benchkit(self, *args: str, ok: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
-        """A command, to its end."""
-        command = [sys.executable, "-m", "benchkit", *args, "--db", str(self.db)]
-        done = subprocess.run(command, env=self.env | env, capture_output=True, text=True, timeout=180, check=False)
-        assert (done.returncode == 0) == ok, done.stdout + done.stderr
-        return done
-
-    def start(self, *args: str) -> "subprocess.Popen[str]":
-        """A command under way."""
-        command = [sys.executable, "-m", "benchkit", *args, "--db", str(self.db)]
-        pipe = subprocess.PIPE
-        self.started.append(subprocess.Popen(command, env=self.env, stdout=pipe, stderr=pipe, text=True))
-        return self.started[-1]
-
-    def grid(self, *classifiers: str, models: int = 1) -> list[str]:
-        """`run` with so many jobs, each with these probes."""
-        made = ["run", "--task", "digits", "--replicates", "20", "--executor", "slurm"]
-        for classifier in classifiers:
-            made += ["--classifier", classifier]
-        for shift in range(models):
-            made += ["--model", f"seen,shift={shift}"]
-        return made
-
-    def open(self, gate: str) -> None:
-        (self.folder / gate).touch()
-
-    @property
-    def log(self) -> list[str]:
-        path = self.folder / "log"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def status(self, *options: str) -> Any:
-        return json.loads(self.benchkit("status", "--json", *options).stdout)
-
-    def job(self) -> str:
-        """The number of the only job."""
-        ((number,),) = self.sql("SELECT job FROM submissions")
-        return str(number)
-
-    def states(self) -> dict[str, str]:
-        """By what the scheduler shows now."""
-        lines = self.cluster.call("squeue", "-h", "-r", "-t", "all", "-o", "%F_%K %A %T").splitlines()
-        found = {}
-        for line in lines:
-            array, number, state = line.split()
-            found[number if array.endswith("_N/A") else array] = state
-        return found
-
-    def sql(self, query: str) -> list[Any]:
-        db = sqlite3.connect(f"file:{self.db}?mode=ro", uri=True)
-        try:
-            return db.execute(query).fetchall()
-        finally:
-            db.close()
-
-    def until(self, true: Callable[[], Any], what: str, within_s: float = 120.0) -> None:
-        deadline = time.monotonic() + within_s
-        while not true():
-            assert time.monotonic() < deadline, f"after {within_s:.0f} s not yet: {what}"
-            time.sleep(0.1)
-
-    def assert_one_report_a_cell(self, cells: int) -> None:
-        assert self.sql(
-            "SELECT count(*), count(DISTINCT task || model || classifier || n_train || seed) FROM runs"
-        ) == [(cells, cells)]
-        assert self.sql("SELECT count(*) FROM claims") == [(0,)]
-        assert not list((self.db.with_name("r.sqlite.d") / "inbox").glob("*.json"))
-
-
-@pytest.fixture
-def make_lab(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
-    site = tmp_path / "site"
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the sample plugin is installed."""
+    site = tmp_path_factory.mktemp("site")
     info = site / "slurm_samples-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: slurm-samples\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[benchkit]\nslurm_samples = slurm_samples\n")
-    made: list[Lab] = []
+    return site
 
-    def make(cluster: Cluster, name: str = "lab") -> Lab:
-        folder = tmp_path / name
-        folder.mkdir()
-        env = os.environ | cluster.env | {
-            "PYTHONPATH": os.pathsep.join([str(site), str(LIB)]),
-            "BENCHKIT_SAMPLES": str(folder),
-            "BENCHKIT_CONFIG": str(folder / "config.toml"),
-            "BENCHKIT_CACHE": str(folder / "cache"),
-        }  # fmt: skip
-        made.append(Lab(folder, cluster, env, []))
-        return made[-1]
 
-    yield make
-    for lab in made:
-        for process in lab.started:
-            if process.poll() is None:
-                process.kill()
-            process.communicate()
-        if lab.db.exists():
-            for (job,) in lab.sql("SELECT job FROM submissions"):
-                lab.cluster.call("scancel", "--quiet", str(job))
+@dataclass(frozen=True)
+class Limited:
+    """Jobs of one minute: Slurm knows no shorter limit."""
+
+    told: Lab
+    """Hears that its limit is near, and may not be queued again."""
+    ended: Lab
+    """Does not hear it."""
+
+
+@pytest.fixture(scope="session")
+def limited(cluster: Cluster, site: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Limited]:
+    """Started before the first test that has a cluster, so that nobody waits for their minute."""
+    folder = tmp_path_factory.mktemp("limited")
+    told, ended = (make_lab(folder / name, site, cluster) for name in ("told", "ended"))
+    for lab, option in ((told, "max_timeouts=0"), (ended, "signal=0")):
+        lab.benchkit(*lab.grid("gated,gate=a"), "--detach", "--slurm", "time=1", "--slurm", option)
+    yield Limited(told, ended)
+    for lab in (told, ended):
+        lab.end()
 
 
 @pytest.fixture
-def lab(cluster: Cluster, make_lab: Callable[..., Lab]) -> Lab:
-    return make_lab(cluster)
+def lab(cluster: Cluster, limited: Limited, site: Path, tmp_path: Path) -> Iterator[Lab]:
+    lab = make_lab(tmp_path, site, cluster)
+    yield lab
+    lab.end()

@@ -1,8 +1,12 @@
 """Sweeps on a real Slurm whose jobs, launchers and scheduler die: every cell gets one report, or the true reason."""
 
+import os
+import shutil
 import signal
 
 import pytest
+
+from benchkit.dispatch.slurm.scheduler import job_ended
 
 pytestmark = pytest.mark.slow
 
@@ -22,11 +26,14 @@ def test_a_sweep_runs_as_an_array_of_which_only_so_many_jobs_run_at_once(lab) ->
     assert lab.log.count("fit a") == lab.log.count("fit ") == 4
 
 
-def test_a_cancelled_job_keeps_what_it_sealed_and_says_cancelled_for_the_rest(lab) -> None:
+def test_a_cancelled_job_keeps_what_it_sealed_and_says_cancelled_for_the_rest(lab, monkeypatch) -> None:
     lab.benchkit(*lab.grid("gated", "gated,gate=a"), "--detach")
     lab.until(lambda: "fit a" in lab.log, "the job waits at the gate")
     lab.cluster.call("scancel", lab.job())
     lab.until(lambda: lab.states().get(lab.job()) == "CANCELLED", "the job is cancelled")
+    monkeypatch.setenv("SLURM_CONF", lab.env["SLURM_CONF"])
+    assert job_ended(lab.job(), "node1.example.org")
+    assert not job_ended(lab.job(), "another")
     shown = lab.status()
     assert [(j["state"], j["left"], j["failed"]) for j in shown["jobs"]] == [("CANCELLED", 0, 1)]
     assert lab.sql("SELECT classifier, reason, slurm_job FROM failures") == [("gated,gate=a", "cancelled", lab.job())]
@@ -99,3 +106,26 @@ def test_ctrl_c_cancels_the_jobs_and_frees_their_cells(lab) -> None:
     assert lab.states()[lab.job()] == "CANCELLED"
     assert lab.sql("SELECT count(*) FROM claims") == [(0,)]
     assert lab.sql("SELECT count(*) FROM failures") == [(0,)]
+
+
+def test_what_the_scheduler_refuses_is_one_line_and_leaves_nothing_claimed(lab) -> None:
+    done = lab.benchkit(*lab.grid("gated"), "--slurm", "partition=nowhere", ok=False)
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: Slurm refused the jobs: invalid partition specified: nowhere"
+    )
+    assert lab.sql("SELECT count(*) FROM claims") == [(0,)]
+    assert lab.sql("SELECT count(*) FROM submissions") == [(0,)]
+
+
+def test_a_job_whose_launcher_died_while_submitting_it_computes_nothing(lab) -> None:
+    fatal = lab.folder / "bin" / "sbatch"
+    fatal.parent.mkdir()
+    fatal.write_text(f'#!/bin/sh\n{shutil.which("sbatch")} "$@"\nkill -9 $PPID\n')
+    fatal.chmod(0o755)
+    command = lab.grid("gated")
+    lab.benchkit(*command, ok=False, PATH=f"{fatal.parent}:{os.environ['PATH']}")
+    assert len(lab.sql("SELECT owner FROM claims")) == 1
+    lab.benchkit(*command)
+    lab.assert_one_report_a_cell(1)
+    assert lab.log.count("fit ") == 1
+    assert lab.sql("SELECT count(*) FROM submissions") == [(1,)]

@@ -32,8 +32,8 @@ class SlurmSettings:
     """time: minutes. memory: as Slurm writes it, `32G`. gpus: a number, or `a100:2`. setup: shell lines before the job.
 
     max_running: jobs at once, None for no limit. max_timeouts: how often a job that met its time limit is queued again.
-    signal: seconds before the limit at which it is told. python: the command for Python on the nodes, where it is not
-    this one (in a container, say). extra: other options of sbatch; the value "" is a flag.
+    signal: seconds before the limit at which it is told, 0 for never. python: the command for Python on the nodes,
+    where it is not this one (in a container, say). extra: other options of sbatch; the value "" is a flag.
     """
 
     partition: str | None = None
@@ -148,5 +148,5 @@ _READ: dict[str, Any] = {
     "setup": _setup,
     "max_running": _count(1),
     "max_timeouts": _count(0),
-    "signal": _count(1),
+    "signal": _count(0),
 }

@@ -3,12 +3,13 @@
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchkit.dispatch.order import longest_first
 from benchkit.dispatch.slurm import scheduler
 from benchkit.dispatch.slurm.folder import Submission, decide, job_file
 from benchkit.dispatch.slurm.scheduler import Unreachable
@@ -25,8 +26,6 @@ from benchkit.store.database import Store
 from benchkit.store.insert import CELL
 from benchkit.times import now
 
-SHARED = "the registry's folder and the cache must be on a file system that the nodes see"
-
 
 @dataclass(frozen=True)
 class Submitted:
@@ -41,7 +40,7 @@ class Submitted:
 
 def submit_jobs(
     store: Store,
-    jobs: Iterable[list[Planned]],
+    jobs: Sequence[list[Planned]],
     options: JobOptions,
     settings: SlurmSettings,
     owner: Owner,
@@ -49,7 +48,8 @@ def submit_jobs(
     force: bool,
     progress: Progress,
 ) -> list[Submitted]:
-    """Claims each group of cells and submits one job for it. What another launcher has claimed is left to it.
+    """Claims each group of cells and submits one job for it, the longest first. What another launcher has claimed is
+    left to it.
 
     Raises BenchkitError where the scheduler refuses; nothing stays claimed then that was not submitted.
     """
@@ -58,7 +58,7 @@ def submit_jobs(
     claimed = []
     submitted: list[Submitted] = []
     try:
-        for planned in jobs:
+        for planned in longest_first(store, jobs):
             got = set(claim(store, [p.cell for p in planned], owner, force=force))
             if mine := [p for p in planned if p.cell in got]:
                 claimed.append(Job.of(mine, options))
@@ -167,10 +167,10 @@ def _parameters(name: str, n: int, settings: SlurmSettings, after: str | None) -
     return {key: value for key, value in given.items() if value is not None} | {
         "job_name": name,
         "time": settings.time,
-        "signal_delay_s": settings.signal,
+        "signal_delay_s": min(settings.signal, settings.time * 20),  # of a short limit, a third is left
         "array_parallelism": settings.max_running or n,
         "stderr_to_stdout": True,
-        "additional_parameters": {"requeue": True} | extra,
+        "additional_parameters": ({} if "no-requeue" in extra else {"requeue": True}) | extra,
     }
 
 

@@ -17,7 +17,9 @@ from benchkit.report import Cell
 from benchkit.store.database import Store
 from benchkit.store.insert import CELL
 
-FIRST, LONGEST = 1.0, 20.0
+LOOK = 1.0
+"""Seconds between two looks into the inbox."""
+FIRST, LONGEST = 2.0, 20.0
 """Seconds between two questions to the scheduler: few at first, more while nothing happens."""
 CANCEL_WAIT = 15.0
 """Seconds that Ctrl-C waits for the jobs to end."""
@@ -36,15 +38,15 @@ class Counts:
         return f"{running} running, {pending} pending, {ended} ended"
 
 
-def wait_for(
-    store: Store, jobs: Sequence[Submitted], progress: Progress, sleep: Callable[[float], None] = time.sleep
-) -> list[Outcome]:
+def wait_for(store: Store, jobs: Sequence[Submitted], progress: Progress) -> list[Outcome]:
     """Until every job is settled: what became of each cell. One that is free again (its job was preempted for good) is
     not among them. At Ctrl-C the jobs are cancelled, and their cells are free."""
     cells = [cell for job in jobs for cell in job.cells]
+    if not jobs:
+        return []
     try:
         with progress.step(f"Slurm, {len(jobs)} jobs", len(cells), "cells") as step:
-            _watch(store, jobs, len(cells), progress, step.advance, sleep)
+            _watch(store, jobs, len(cells), progress, step.advance)
     except KeyboardInterrupt:
         progress.note(call_off(store, jobs))
         raise
@@ -52,29 +54,28 @@ def wait_for(
 
 
 def _watch(
-    store: Store,
-    jobs: Sequence[Submitted],
-    n_cells: int,
-    progress: Progress,
-    advance: Callable[[int], None],
-    sleep: Callable[[float], None],
+    store: Store, jobs: Sequence[Submitted], n_cells: int, progress: Progress, advance: Callable[[int], None]
 ) -> None:
-    done, pause, said, silent = 0, FIRST, "", False
+    done, said, silent = 0, "", False
+    pause, due = FIRST, time.monotonic()
     while True:
-        found = settle(store)
+        store.refresh()
+        if time.monotonic() >= due:
+            found = settle(store)
+            if found.unreachable and not silent:
+                progress.note(f"{found.unreachable}; waiting until it does")
+            silent = found.unreachable is not None
+            pause = min(LONGEST, pause * 1.3)
+            due = time.monotonic() + pause
         left, counts = _left(store, jobs)
-        if found.unreachable and not silent:
-            progress.note(f"{found.unreachable}; waiting until it does")
-        silent = found.unreachable is not None
         if str(counts) != said:
             said, pause = str(counts), FIRST
             progress.note(f"Slurm jobs: {said}; {left} cells left")
         advance(n_cells - left - done)
         done = n_cells - left
-        if not left and not silent:
+        if not left:
             return
-        sleep(pause)
-        pause = min(LONGEST, pause * 1.3)
+        time.sleep(LOOK)
 
 
 def _left(store: Store, jobs: Sequence[Submitted]) -> tuple[int, Counts]:

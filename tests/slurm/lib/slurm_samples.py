@@ -1,4 +1,5 @@
-"""A plugin for jobs on a real cluster: a backbone and a probe that tests can hold up, and that say what they did.
+"""A plugin for jobs on a real cluster: a task that is there at once, a backbone and a probe that tests can hold up, and
+that say what they did.
 
 $BENCHKIT_SAMPLES is a folder: `log` gets a line for each batch encoded and each cell fitted; a probe with `gate=NAME`
 waits until there is a file NAME.
@@ -15,7 +16,8 @@ import numpy as np
 
 from benchkit.classifiers.centroid import Centroid, CentroidParams
 from benchkit.hookspecs import Entry, hookimpl
-from benchkit.interfaces import Backbone, Encoded, Fitted, Labels, Problem, Subset
+from benchkit.interfaces import Backbone, Encoded, Example, Fitted, Labels, Problem, Subset, Task
+from benchkit.media import Image
 from benchkit.spec import param
 
 
@@ -26,6 +28,30 @@ def say(what: str) -> None:
 
 def folder() -> Path:
     return Path(os.environ["BENCHKIT_SAMPLES"])
+
+
+class Stripes(Task):
+    """8 x 8 noise with one bright row, which is the class."""
+
+    kind = "multiclass"
+    modality = "image"
+    metrics = ("top1",)
+    classes = tuple("01234567")
+
+    def ids(self, split: str) -> list[str]:
+        return [f"{split}-{i}" for i in range(80)]
+
+    def labels(self, split: str) -> Any:
+        return np.arange(80) % 8
+
+    def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
+        for i in indices:
+            image = np.random.default_rng([i, len(split)]).integers(0, 200, (8, 8, 1), np.uint8)
+            image[i % 8] += 55
+            yield Example(int(i), f"{split}-{i}", Image(image))
+
+    def fingerprint(self) -> str:
+        return "stripes"
 
 
 @dataclass(frozen=True)
@@ -72,6 +98,11 @@ class Gated(Centroid):
             time.sleep(0.05)
         yield from super().fit_many(features, labels, problem, subsets, device=device)
         del held
+
+
+@hookimpl
+def benchkit_tasks() -> dict[str, Entry]:
+    return {"stripes": Entry("a bright row in noise", "slurm_samples:Stripes")}
 
 
 @hookimpl

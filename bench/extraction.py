@@ -10,11 +10,14 @@ empty cache, everything included: the start of the workers (as in stage 1 alone)
 
 The device is a stand-in unless --model names a backbone: it takes a fixed time for each example and no processor, as an
 accelerator does, set from the measured rate of stage 1 so that either stage is the slowest, or both are alike. A real
-model on the CPU competes with the decoders for the same cores; then the limit is the cores' time, and is printed too.
+model on the CPU competes with the decoders for the same cores; then the limit is the processor's time, which is printed
+too: what both stages take alone, of what they take end to end. A busy machine leaves that figure alone, but not the
+others.
 """
 
 import argparse
 import os
+import statistics
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -26,6 +29,7 @@ import numpy as np
 
 from benchkit.features import Options, extract
 from benchkit.features.cache import Entry, Writer
+from benchkit.features.pipeline import AHEAD
 from benchkit.features.pool import Pool
 from benchkit.interfaces import Backbone, Encoded, Example, Task
 from benchkit.media import Audio
@@ -102,7 +106,7 @@ def main() -> None:
     parser.add_argument("--model", help="a backbone in place of the stand-in, such as logmel")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; the best counts")
+    parser.add_argument("--repeats", type=int, default=3, help="of each measurement; medians count")
     args = parser.parse_args()
     print(
         f"{len(os.sched_getaffinity(0))} cores, load {os.getloadavg()[0]:.1f}, {args.workers} workers, {args.n:,} clips"
@@ -110,7 +114,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         files = sorted(args.audio.iterdir()) if args.audio else made_up(Path(folder))
         task = Files(FilesParams(tuple(files), args.n))
-        print(f"{'':24}{'prepare alone':>15}{'encode alone':>14}{'end to end':>12}{'of the slowest':>16}")
+        print(
+            f"{'':24}{'prepare alone':>15}{'encode alone':>14}{'end to end':>12}{'of the slowest':>16}  "
+            "(processor for a clip, of both stages and end to end)"
+        )
         if args.model:
             from benchkit.spec import resolve
 
@@ -134,24 +141,30 @@ def made_up(folder: Path) -> list[Path]:
 
 
 def compare(name: str, task: Files, backbone: Backbone, args: argparse.Namespace) -> None:
-    """Interleaved, so that a machine that is busy for a while slows all three."""
+    """Interleaved, so that a machine that is busy for a while slows all three; medians over the rounds."""
     backbone.setup(args.device)
-    prepare = encode = whole = 0.0
-    cpu = float("inf")
-    for _ in range(args.repeats):
-        prepare = max(prepare, prepare_alone(task, backbone, args))
-        encode = max(encode, encode_alone(task, backbone, args))
-        began, spent = time.perf_counter(), cpu_seconds()
-        with tempfile.TemporaryDirectory() as cache:
-            options = Options(Path(cache), args.device, args.batch_size, args.workers)
-            extract(task, backbone, "test", np.arange(args.n), {}, options, Silent())
-        if (rate := args.n / (time.perf_counter() - began)) > whole:
-            whole, cpu = rate, (cpu_seconds() - spent) / args.n
-    limit = len(os.sched_getaffinity(0)) / cpu
+    rounds = [once(task, backbone, args) for _ in range(args.repeats)]
+    prepare, encode, whole, share, alone, together = (statistics.median(column) for column in zip(*rounds, strict=True))
     print(
-        f"{name[:23]:24}{prepare:11,.0f} /s  {encode:10,.0f} /s  {whole:8,.0f} /s{whole / min(prepare, encode):14.2f}  "
-        f"(all cores busy: {limit:,.0f} /s, {whole / limit:.2f} of it)"
+        f"{name[:23]:24}{prepare:11,.0f} /s  {encode:10,.0f} /s  {whole:8,.0f} /s{share:14.2f}  "
+        f"({1000 * alone:.1f} of {1000 * together:.1f} ms: {alone / together:.2f})"
     )
+
+
+def once(task: Files, backbone: Backbone, args: argparse.Namespace) -> tuple[float, ...]:
+    """Rates of both stages and of the whole; the whole's share of the slower stage's rate; seconds of processor for a
+    clip in the stages and in the whole."""
+    spent = cpu_seconds()
+    prepare = prepare_alone(task, backbone, args)
+    prepared = cpu_seconds()
+    encode, one = encode_alone(task, backbone, args)
+    began, before = time.perf_counter(), cpu_seconds()
+    with tempfile.TemporaryDirectory() as cache:
+        options = Options(Path(cache), args.device, args.batch_size, args.workers)
+        extract(task, backbone, "test", np.arange(args.n), {}, options, Silent())
+    whole = args.n / (time.perf_counter() - began)
+    together = (cpu_seconds() - before) / args.n
+    return prepare, encode, whole, whole / min(prepare, encode), (prepared - spent) / args.n + one, together
 
 
 def cpu_seconds() -> float:
@@ -165,22 +178,23 @@ def prepare_alone(task: Files, backbone: Backbone, args: argparse.Namespace) -> 
     began = time.perf_counter()
     with Pool(backbone, args.workers) as pool:
         chunk = min(16, max(1, args.n // (4 * args.workers)))  # as `extract` does
-        n = sum(1 for _ in pool.map(task.examples("test", range(args.n)), chunk, lambda: 2 * args.batch_size))
+        n = sum(1 for _ in pool.map(task.examples("test", range(args.n)), chunk, lambda: AHEAD * args.batch_size))
     return n / (time.perf_counter() - began)
 
 
-def encode_alone(task: Files, backbone: Backbone, args: argparse.Namespace) -> float:
-    """Clips a second."""
+def encode_alone(task: Files, backbone: Backbone, args: argparse.Namespace) -> tuple[float, float]:
+    """Clips a second, and seconds of processor for a clip."""
     assert backbone.sample_rate is not None
     here = type(backbone)(backbone.params)
     media = [e.media for e in task.examples("test", range(args.batch_size))]
     batch = np.stack([here.preprocess(m.load(backbone.sample_rate)) for m in media if isinstance(m, Audio)])
     backbone.encode(batch)  # warm
     times = max(1, min(20, args.n // args.batch_size))
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), cpu_seconds()
     for _ in range(times):
         backbone.encode(batch)
-    return times * len(batch) / (time.perf_counter() - began)
+    clips = times * len(batch)
+    return clips / (time.perf_counter() - began), (cpu_seconds() - spent) / clips
 
 
 def cache_speed() -> None:

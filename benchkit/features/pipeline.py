@@ -33,6 +33,9 @@ T = TypeVar("T")
 FEATURES_VERSION = 1
 """Part of every key: raise it when a change to benchkit itself (decoding, this package) can change a feature."""
 
+AHEAD = 4
+"""Batches that workers may be ahead of the device, if memory allows: where both are as fast as each other, what one
+loses for a moment is not lost."""
 PROBE = 8
 """Examples prepared in the main process, to see whether workers are worth their start."""
 WORTH_WORKERS = 2.0
@@ -313,7 +316,7 @@ def _batches(
         return
     chunk = min(16, max(1, len(rows) // (4 * workers)))
     with Pool(backbone, workers) as pool:
-        prepared = chain(first, pool.map(examples, chunk, lambda: 2 * sizer.size))
+        prepared = chain(first, pool.map(examples, chunk, lambda: AHEAD * sizer.size))
         with ahead(assemble(prepared, sizer), 1, pool.stop) as batches:
             yield batches
 

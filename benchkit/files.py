@@ -1,8 +1,8 @@
 """Files that are written whole or not at all."""
 
 import os
-import tempfile
 from pathlib import Path
+from uuid import uuid4
 
 from benchkit.errors import StoreError
 
@@ -12,8 +12,10 @@ def write_atomic(path: Path, data: bytes) -> None:
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as f:
-            temporary = f.name
+        name = str(path.parent / f".{uuid4().hex}.part")
+        # Not tempfile: it would keep the file from everybody else who may use the folder.
+        with open(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb") as f:
+            temporary = name
             f.write(data)
             f.flush()
             os.fsync(f.fileno())

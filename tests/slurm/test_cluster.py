@@ -129,3 +129,17 @@ def test_a_job_whose_launcher_died_while_submitting_it_computes_nothing(lab) -> 
     lab.assert_one_report_a_cell(1)
     assert lab.log.count("fit ") == 1
     assert lab.sql("SELECT count(*) FROM submissions") == [(1,)]
+
+
+def test_a_job_that_is_preempted_for_good_is_submitted_again(lab) -> None:
+    launcher = lab.start(*lab.grid("gated", "gated,gate=a"), "--slurm", "partition=low", "--slurm", "memory=8G")
+    lab.until(lambda: "fit a" in lab.log, "the job waits at the gate")
+    lab.cluster.call("sbatch", "--partition=high", "--mem=12G", "--output=/dev/null", "--wrap=sleep 1")
+    lab.until(lambda: "PREEMPTED" in lab.states().values(), "the job made room")
+    lab.until(lambda: lab.log.count("fit a") == 2, "another waits at the gate")
+    lab.open("a")
+    _out, err = launcher.communicate(timeout=120)
+    assert launcher.returncode == 0, err
+    lab.assert_one_report_a_cell(2)
+    assert lab.sql("SELECT state FROM submissions ORDER BY submitted_at")[0] == ("PREEMPTED",)
+    assert lab.sql("SELECT count(*) FROM failures") == [(0,)]

@@ -6,6 +6,7 @@ does not answer, or another cluster's scheduler would have to, a job counts as a
 
 import platform
 import re
+import shutil
 import signal
 import tempfile
 import uuid
@@ -80,6 +81,8 @@ def settle(store: Store, *, grace_s: float = GRACE) -> Settled:
     for job in waiting:
         if job.number in seen and _settle(store, job, seen[job.number], grace_s):
             ended.append(job.number)
+    for folder in {job.folder for job in waiting if job.number in ended}:
+        _tidy(store, folder)
     return Settled(tuple(ended))
 
 
@@ -150,6 +153,16 @@ def _settle(store: Store, job: Open, seen: Seen, grace_s: float) -> bool:
                     insert_failure(store, failure)
             store.execute("DELETE FROM claims WHERE owner = ?", (job.owner,))
     return over
+
+
+def _tidy(store: Store, folder: Path) -> None:
+    """Removes the folder of a submission whose jobs have all completed; what failed is kept to be looked at."""
+    name = str(folder.relative_to(store.side))
+    others = (
+        "SELECT 1 FROM submissions WHERE folder = ? AND (state <> 'COMPLETED' OR owner IN (SELECT owner FROM claims))"
+    )
+    if not store.execute(others, (name,)).fetchone():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _left(store: Store, job: Open) -> list[Cell]:

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from benchkit import cpus
 from benchkit.cluster import slurm_job
 from benchkit.dispatch import LOG
 from benchkit.dispatch.slurm.folder import await_verdict, fate_file, job_file, log_name, write_fate
@@ -77,9 +78,12 @@ def _stop() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Slurm's number of CPUs for everything that would else start a thread for each CPU of the node."""
-    cpus = os.environ.get("SLURM_CPUS_PER_TASK")
-    return ({"OMP_NUM_THREADS": cpus} if cpus else {}) | os.environ
+    """The job's share of the node's processors, for all that would else start a thread for each of them."""
+    share = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    if not share:
+        return dict(os.environ)
+    threads = {f"{library}_NUM_THREADS": share for library in ("OMP", "MKL", "OPENBLAS")}
+    return threads | os.environ | {cpus.VARIABLE: share}
 
 
 def _ignore_warning() -> None:

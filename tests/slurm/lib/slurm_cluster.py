@@ -52,7 +52,11 @@ JobAcctGatherParams=OverMemoryKill,UsePss
 KillWait=2
 MessageTimeout=5
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=16000
-PartitionName=main Nodes=node1 Default=YES MaxTime=INFINITE DefMemPerCPU=900
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
+PartitionName=main Nodes=node1 Default=YES MaxTime=INFINITE DefMemPerCPU=900 PreemptMode=OFF
+PartitionName=low Nodes=node1 MaxTime=INFINITE DefMemPerCPU=900 PreemptMode=CANCEL
+PartitionName=high Nodes=node1 MaxTime=INFINITE DefMemPerCPU=900 PreemptMode=OFF PriorityTier=10
 """
 ACCOUNTS = """\
 AccountingStorageType=accounting_storage/slurmdbd

@@ -11,8 +11,8 @@ import dataclasses
 import os
 import platform
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,14 +33,32 @@ SHOTS = (1, 5, 20, -1)
 SEEDS = (0, 1, 2)
 
 
-def seconds(work: Callable[[], Any]) -> float:
-    """The fastest of three runs (one, where it takes long): the one that others on the machine disturbed least."""
-    found: list[float] = []
-    while len(found) < 3 and sum(found) < 30:
-        start = time.perf_counter()
+class Cost(NamedTuple):
+    """Seconds on the clock, which other work on the machine lengthens, and of all processors, which it does little."""
+
+    wall: float
+    cpu: float
+
+    def __str__(self) -> str:
+        return f"{self.wall:.2f} ({self.cpu:.2f}) s"
+
+
+def cost(work: Callable[[], Any]) -> Cost:
+    """The least of three runs (one, where it takes long)."""
+    found: list[Cost] = []
+    while len(found) < 3 and sum(c.wall for c in found) < 30:
+        start = Cost(time.perf_counter(), time.process_time())
         work()
-        found.append(time.perf_counter() - start)
-    return min(found)
+        found.append(Cost(time.perf_counter() - start.wall, time.process_time() - start.cpu))
+    return least(found)
+
+
+def least(found: Sequence[Cost]) -> Cost:
+    return Cost(min(c.wall for c in found), min(c.cpu for c in found))
+
+
+def ratio(a: Cost, b: Cost) -> str:
+    return f"{a.wall / b.wall:.1f} ({a.cpu / b.cpu:.1f})"
 
 
 def grid_of(probe: TrainedProbe, labels: np.ndarray) -> list[tuple[TrainedProbe, Subset]]:
@@ -56,14 +74,14 @@ def rows(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:shots] for c in classes]))
 
 
-def at_best(work: Callable[[], Any]) -> float:
-    """Seconds, with all threads or with one, whichever is faster."""
+def at_best(work: Callable[[], Any]) -> Cost:
+    """With all threads or with one, whichever is less."""
     threads = torch.get_num_threads()
-    found = seconds(work)
+    found = [cost(work)]
     torch.set_num_threads(1)
-    found = min(found, seconds(work))
+    found.append(cost(work))
     torch.set_num_threads(threads)
-    return found
+    return least(found)
 
 
 def today(model: nn.Module, x: np.ndarray, y: np.ndarray, params: Any) -> None:
@@ -159,8 +177,12 @@ def main() -> None:
     c = args.classes
     problem = Problem("multiclass", c)
     threads = torch.get_num_threads()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__} with {threads} threads")
-    print(f"grid: {len(SHOTS)} sizes x {len(SEEDS)} seeds x {len(RATES)} learning rates; {c} classes\n")
+    load = os.getloadavg()[0]
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, load {load:.1f}, torch {torch.__version__}, {threads} threads"
+    )
+    print(f"grid: {len(SHOTS)} sizes x {len(SEEDS)} seeds x {len(RATES)} learning rates; {c} classes")
+    print("in brackets: processor time, which the load changes little; one fit uses one processor, a grid all\n")
     print("| probe | features | steps of one | plain PyTorch, one fit | one fit | 12 heads | 60 heads", end="")
     print(" | 12 / one | 60 / one | 60 / one by operations | 60 / plain one |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
@@ -174,14 +196,14 @@ def main() -> None:
         middle = [member for member in grid if member[0].params.lr == probe.params.lr]
         plain = at_best(lambda case=case, x=x, y=y: today(case.today(), x, y, case.probe.params))
         one, twelve, sixty = (
-            seconds(lambda g=g, x=x, y=y: list(fit_grid(g, x, y, problem))) for g in (alone, middle, grid)
+            cost(lambda g=g, x=x, y=y: list(fit_grid(g, x, y, problem))) for g in (alone, middle, grid)
         )
         steps = Stream(Split(alone[0][1].rows, np.arange(0)), 0, (probe.params,)).steps
         limit = operations(grid, case, c) / operations(alone, case, c)
         size = " x ".join(f"{s:,}" for s in x.shape)
         print(
-            f"| {name} | {size} | {steps} | {plain:.2f} s | {one:.2f} s | {twelve:.2f} s | {sixty:.2f} s "
-            f"| {twelve / one:.1f} | {sixty / one:.1f} | {limit:.1f} | {sixty / plain:.1f} |",
+            f"| {name} | {size} | {steps} | {plain} | {one} | {twelve} | {sixty} "
+            f"| {ratio(twelve, one)} | {ratio(sixty, one)} | {limit:.1f} | {ratio(sixty, plain)} |",
             flush=True,
         )
 

@@ -11,7 +11,8 @@ from benchkit.dispatch.slurm.scheduler import job_ended
 pytestmark = pytest.mark.slow
 
 
-def test_a_sweep_runs_as_an_array_of_which_only_so_many_jobs_run_at_once(lab) -> None:
+def test_a_sweep_runs_as_arrays_of_which_only_so_many_jobs_run_at_once(lab) -> None:
+    """The largest array here is of three jobs: the fourth waits for the others."""
     launcher = lab.start(*lab.grid("gated", "gated,gate=a", models=4), "--max-running", "2")
     lab.until(lambda: lab.log.count("fit a") == 2, "two jobs wait at the gate")
     assert sorted(lab.states().values()) == ["PENDING", "PENDING", "RUNNING", "RUNNING"]

@@ -27,32 +27,33 @@ class JobFile:
         self.folder, self.index = folder, index
 
     def __call__(self) -> None:
-        folder = Path(self.folder)
-        fate_file(folder, self.index).unlink(missing_ok=True)  # an earlier attempt's
-        if await_verdict(folder) == "void":
-            return  # nobody waits for this job: its launcher ended before the registry knew of it
-        file = job_file(folder, self.index)
-        _link_log(file.with_name(LOG), folder)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchkit", "job", str(file)],
-            env=_environment(),
-            preexec_fn=_ignore_warning,
-        )
-        _running.append(process)
-        try:
-            code = process.wait()
-        except Exception as e:  # submitit's, out of its signal handler: no more attempts are left
-            from submitit.core.utils import UncompletedJobError
+        from submitit.core.utils import UncompletedJobError
 
-            _stop()
-            if isinstance(e, UncompletedJobError):
-                write_fate(folder, self.index, reason="time limit", error=str(e))
+        try:
+            code = self._run()
+        except UncompletedJobError as e:  # out of submitit's signal handler: no more attempts are left
+            write_fate(Path(self.folder), self.index, reason="time limit", error=str(e))
             raise
         finally:
             _stop()
-        write_fate(folder, self.index, exit=code)
         if code:
             sys.exit(128 - code if code < 0 else code)
+
+    def _run(self) -> int:
+        """The exit code of the job's process."""
+        folder = Path(self.folder)
+        fate_file(folder, self.index).unlink(missing_ok=True)  # an earlier attempt's
+        if await_verdict(folder) == "void":
+            return 0  # nobody waits for this job: its launcher ended before the registry knew of it
+        file = job_file(folder, self.index)
+        _link_log(file.with_name(LOG), folder)
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchkit", "job", str(file)], env=_environment(), preexec_fn=_ignore_warning
+        )
+        _running.append(process)
+        code = process.wait()
+        write_fate(folder, self.index, exit=code)
+        return code
 
     def checkpoint(self) -> Any:
         """Called by submitit's signal handler, while `__call__` waits: what to call when the job runs again."""

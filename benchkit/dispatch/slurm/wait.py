@@ -99,7 +99,8 @@ def _outcome(store: Store, cell: Cell) -> Outcome | None:
 def call_off(store: Store, jobs: Sequence[Submitted]) -> str:
     """Cancels the jobs and frees their cells once they have ended; what was done, in one line."""
     with store.write():
-        store.many("UPDATE submissions SET reason = ? WHERE owner = ?", [(INTERRUPTED, job.owner) for job in jobs])
+        still = "UPDATE submissions SET reason = ? WHERE owner = ? AND owner IN (SELECT owner FROM claims)"
+        store.many(still, [(INTERRUPTED, job.owner) for job in jobs])
     names = {job.name for job in jobs}
     try:
         for name in sorted(names):

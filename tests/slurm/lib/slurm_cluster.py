@@ -51,6 +51,8 @@ JobAcctGatherFrequency=1
 JobAcctGatherParams=OverMemoryKill,UsePss
 KillWait=2
 MessageTimeout=5
+# so small that a sweep of the tests needs two arrays
+MaxArraySize=3
 NodeName=node1 NodeHostname={host} NodeAddr=127.0.0.1 CPUs=16 RealMemory=16000
 PreemptType=preempt/partition_prio
 PreemptMode=CANCEL

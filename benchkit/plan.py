@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from benchkit.errors import BenchkitError, SpecError, did_you_mean
+from benchkit.garbage import no_collecting
 from benchkit.interfaces import Backbone, Modality
 from benchkit.plugins import Catalog, discover
 from benchkit.report import Cell
@@ -96,6 +97,7 @@ class Plan:
         return list(groups.values())
 
 
+@no_collecting()
 def make_plan(
     grids: Sequence[Grid],
     store: Store | None,

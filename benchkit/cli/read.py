@@ -1,9 +1,6 @@
 """benchkit ls, show, table, sql, rm: what the registry holds."""
 
-import gc
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.errors import BenchkitError
+from benchkit.garbage import no_collecting
 
 if TYPE_CHECKING:
     from benchkit.store import Store
@@ -138,17 +136,7 @@ def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool)
         _note("no cell has failed" + (" that matches these filters" if filters.narrow else ""))
 
 
-@contextmanager
-def _no_collecting() -> Iterator[None]:
-    """For many small records that all stay: looking for garbage among them takes a fifth of the time."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-
-
-@_no_collecting()
+@no_collecting()
 def table(
     rows: Annotated[
         str | None,

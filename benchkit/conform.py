@@ -61,10 +61,7 @@ def _check(annotation: Any) -> Check:
 
 
 def _conforms(record: Any, cls: Any) -> bool:
-    for name, holds in _fields(cls):  # a plain loop: it runs for every class of every report
-        if not holds(getattr(record, name)):
-            return False
-    return True
+    return all(holds(getattr(record, name)) for name, holds in _fields(cls))
 
 
 def _is_time(value: Any) -> bool:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.errors import BenchkitError
-from benchkit.garbage import no_collecting
 
 if TYPE_CHECKING:
     from benchkit.store import Store
@@ -136,7 +135,6 @@ def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool)
         _note("no cell has failed" + (" that matches these filters" if filters.narrow else ""))
 
 
-@no_collecting()
 def table(
     rows: Annotated[
         str | None,
@@ -168,25 +166,29 @@ def table(
 
     A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
     """
+    from benchkit.garbage import no_collecting
     from benchkit.pivot import entries, pivot, render
     from benchkit.store import open_store
     from benchkit.tables import Screen, emit
 
-    chosen = _filters(task, model, classifier, n_train, seed)
-    down, across = _listed(rows), _listed(cols)
-    with open_store(db, create=False) as store:
-        if published:
-            _print_published(store, chosen, format.value, digits)
-            return
-        made = pivot(entries(store, chosen, metric or [], down, across), down, across)
-        if not made.cells:
-            _note(_why_empty(store, chosen, metric or []))
-        elif made.added:
-            several = " and ".join(made.added)
-            _note(f"{several} differ{'s' if len(made.added) == 1 else ''} among these runs, and so is in the table too")
-    if made.cells or format in (TableFormat.csv, TableFormat.json):
-        screen = Screen.of(sys.stdout)
-        emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))
+    with no_collecting():
+        chosen = _filters(task, model, classifier, n_train, seed)
+        down, across = _listed(rows), _listed(cols)
+        with open_store(db, create=False) as store:
+            if published:
+                _print_published(store, chosen, format.value, digits)
+                return
+            made = pivot(entries(store, chosen, metric or [], down, across), down, across)
+            if not made.cells:
+                _note(_why_empty(store, chosen, metric or []))
+            elif made.added:
+                several = " and ".join(made.added)
+                _note(
+                    f"{several} differ{'s' if len(made.added) == 1 else ''} among these runs, and so is in the table too"
+                )
+        if made.cells or format in (TableFormat.csv, TableFormat.json):
+            screen = Screen.of(sys.stdout)
+            emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))
 
 
 def sql(

@@ -182,10 +182,8 @@ def table(
             if not made.cells:
                 _note(_why_empty(store, chosen, metric or []))
             elif made.added:
-                several = " and ".join(made.added)
-                _note(
-                    f"{several} differ{'s' if len(made.added) == 1 else ''} among these runs, and so is in the table too"
-                )
+                several, s = " and ".join(made.added), "s" if len(made.added) == 1 else ""
+                _note(f"{several} differ{s} among these runs, and so is in the table too")
         if made.cells or format in (TableFormat.csv, TableFormat.json):
             screen = Screen.of(sys.stdout)
             emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))

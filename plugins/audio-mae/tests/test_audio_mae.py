@@ -97,6 +97,16 @@ def numpy_encoder(image: np.ndarray, w: dict[str, np.ndarray]) -> np.ndarray:
     return x
 
 
+def test_bfloat16_stays_close_and_gives_float32():
+    plain, half = loaded(path=TIMM), loaded(path=TIMM, dtype="bfloat16")
+    batch = plain.preprocess(WAVE)[None]
+    exact, rounded = plain.encode(batch, tokens=True), half.encode(batch, tokens=True)
+    for a, b in ((exact.pooled, rounded.pooled), (exact.tokens, rounded.tokens)):
+        assert b.dtype == np.float32
+        assert 1e-6 < np.linalg.norm(a - b) / np.linalg.norm(a) < 0.03
+    assert half.fingerprint() == plain.fingerprint()
+
+
 class TestConformance(BackboneSuite):
     backbone = AudioMAE(Params(path=TIMM))
     other = AudioMAE(Params(path=TIMM, init="random"))
@@ -204,6 +214,8 @@ def test_a_configuration_of_another_model_is_named(tmp_path, config, said):
         ("audio-mae,seconds=5,positions=grid,layer=11", "audio-mae"),
         ("audio-mae,seconds=10", "audio-mae,seconds=10"),
         ("audio-mae,recipe=bird-mae,pool=mean", "audio-mae,recipe=bird-mae"),
+        ("audio-mae,dtype=float32,compile=false", "audio-mae"),
+        ("audio-mae,dtype=bfloat16,compile=true", "audio-mae,compile=true,dtype=bfloat16"),
     ],
 )
 def test_two_spellings_of_one_model_have_one_name(text, canonical):

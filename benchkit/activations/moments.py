@@ -15,6 +15,9 @@ from jaxtyping import Float64, Int64, Shaped
 
 from benchkit.errors import DataError
 
+BLOCK = 200_000
+"""Values at a time: so many fit into a processor's cache."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -43,25 +46,34 @@ class Moments:
     @staticmethod
     def of(vectors: Shaped[np.ndarray, "N D"]) -> "Moments":
         """Of these vectors, of any float type."""
+        dim = vectors.shape[1]
+        rows = max(16, BLOCK // max(1, dim))
+        total = Moments.none(dim)
+        for start in range(0, len(vectors), rows):
+            total = total + Moments._of_block(vectors[start : start + rows])
+        return total
+
+    @staticmethod
+    def _of_block(vectors: Shaped[np.ndarray, "N D"]) -> "Moments":
         x = vectors.astype(np.float64)
-        if not len(x):
-            return Moments.none(x.shape[1])
         finite = np.isfinite(x)
         if finite.all():
             count = np.full(x.shape[1], len(x), np.int64)
             low, high = x.min(axis=0), x.max(axis=0)
             nan = inf = np.zeros(x.shape[1], np.int64)
             mean = x.mean(axis=0)
-            deviation = x - mean
+            x -= mean
         else:
             count = finite.sum(axis=0)
             low, high = np.where(finite, x, np.inf).min(axis=0), np.where(finite, x, -np.inf).max(axis=0)
             nan, inf = np.isnan(x).sum(axis=0), np.isinf(x).sum(axis=0)
             mean = np.where(finite, x, 0).sum(axis=0) / np.maximum(count, 1)
-            deviation = np.where(finite, x - mean, 0)
-        square = deviation * deviation
-        m3 = np.einsum("nd,nd->d", square, deviation)
-        return Moments(count, mean, square.sum(axis=0), m3, np.einsum("nd,nd->d", square, square), low, high, nan, inf)
+            x = np.where(finite, x - mean, 0)
+        square = x * x
+        m2 = square.sum(axis=0)
+        x *= square  # in place from here on: new memory costs more than the arithmetic
+        square *= square
+        return Moments(count, mean, m2, x.sum(axis=0), square.sum(axis=0), low, high, nan, inf)
 
     def __add__(self, other: "Moments") -> "Moments":
         """Of both parts together."""

@@ -52,7 +52,7 @@ class Run:
         if config.l1:
             loss = loss + config.l1 * l1_scale_at(number, steps, shared.l1_warmup) * f.abs().sum(dim=1).mean()
         self.since += len(z)
-        self.since[(f.detach().abs() > metrics.ACTIVE).any(dim=0)] = 0
+        self.since.masked_fill_((f.detach().abs() > metrics.ACTIVE).any(dim=0), 0)
         dead = self.since >= (shared.dead_after or 0)
         if shared.aux and bool(dead.any()):
             aux_k = shared.aux_k or max(1, z.shape[1] // 2)

@@ -160,7 +160,7 @@ class _Session:
         import torch
 
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
+            state = torch.load(path, map_location="cpu", weights_only=True)
             if state["identity"] != json.dumps(self.identity, sort_keys=True):
                 raise StoreError(f"'{path}' is of another training: choose another folder, or remove this one")
             self.step, self.wall_s, self.started_at = state["step"], state["wall_s"], state["started_at"]

@@ -70,7 +70,7 @@ def read(root: Path, table: Path, ignore: Sequence[str] = ()) -> Table:
 def _traits(header: Sequence[str], ignore: Sequence[str], table: Path) -> tuple[str, ...]:
     """The columns that are traits."""
     for column in ("path", "split"):
-        if column not in header:
+        if column not in header and not (column == "path" and "id" in header):
             raise DataError(
                 f"'{table}' has no column {column}{did_you_mean(column, header)}: it needs path, split (train or test) "
                 "and one column of 0 and 1 for each trait"
@@ -103,10 +103,11 @@ def _rows(reader: Any, header: Sequence[str], traits: Sequence[str], table: Path
             if row[trait] not in numbers:
                 hint = "" if traits == [trait] else f" (ignore={trait} leaves the column out)"
                 raise DataError(f"{where} trait '{trait}' is '{row[trait]}', not 0 or 1{hint}")
-        name = row.get("id", row["path"])
+        path = row.get("path", row.get("id", ""))
+        name = row.get("id", path)
         if not name.strip() or not name.isprintable():
             raise DataError(f"{where} id is '{ascii(name)[1:-1]}': it must be text on one line")
-        yield _Row(reader.line_num, row["path"], row["split"], name, tuple(numbers[row[t]] for t in traits))
+        yield _Row(reader.line_num, path, row["split"], name, tuple(numbers[row[t]] for t in traits))
 
 
 def _check_files(rows: Sequence[_Row], root: Path, table: Path) -> str:

@@ -23,17 +23,26 @@ MEDIA = tuple("**/*." + "".join(f"[{c}{c.upper()}]" if c.isalpha() else c for c 
 @dataclass(frozen=True)
 class TraitsParams:
     root: Path = param(place=(TABLE, *MEDIA), help="folder of images or recordings")
-    table: Path | None = param(None, help="CSV with path, split and one column of 0 and 1 a trait (none: traits.csv)")
+    table: Path | None = param(
+        None, help="CSV with path, split and one column of 0 and 1 a trait (none: traits.csv, or the only one)"
+    )
     ignore: tuple[str, ...] = param((), help="columns of the table that are no traits")
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
             raise DataError(f"root='{self.root}' is no folder")
-        if not self.csv.is_file():
-            raise DataError(
-                f"there is no '{self.csv}': write a table with the columns path, split (train or test) and one of 0 "
-                "and 1 for each trait, or name another with table=FILE"
-            )
+        if self.table is None and not (self.root / TABLE).is_file():
+            found = sorted(self.root.glob("*.csv"))
+            if len(found) != 1:
+                none = (
+                    "nor another table: write one with the columns path, split (train or test) and one of 0 and 1 "
+                    "for each trait, or name one with table=FILE"
+                )
+                there = f"but {len(found)} others: say which, with table=FILE" if found else none
+                raise DataError(f"there is no '{self.root / TABLE}', {there}")
+            object.__setattr__(self, "table", found[0])
+        elif not self.csv.is_file():
+            raise DataError(f"table='{self.csv}' is no file")
 
     @property
     def csv(self) -> Path:

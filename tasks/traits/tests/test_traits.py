@@ -120,6 +120,25 @@ def test_a_table_may_lie_elsewhere(images: Path, tmp_path: Path) -> None:
     assert len(names) == 2
 
 
+def test_the_only_table_of_a_folder_needs_no_name(images: Path) -> None:
+    before = task(images).classes, task(images).ids("test")
+    (images / "traits.csv").rename(images / "labels.csv")
+    t = task(images)
+    assert (t.classes, t.ids("test")) == before
+    named = resolve("task", f"traits,root={images},table={images / 'labels.csv'}").canonical
+    assert resolve("task", f"traits,root={images}").canonical == named
+    write(images / "more.csv", rows("png"))
+    with pytest.raises(DataError, match=r"there is no '.*traits.csv', but 2 others: say which, with table=FILE"):
+        task(images)
+
+
+def test_the_id_is_the_path_where_there_is_no_other(images: Path) -> None:
+    lines = (images / "traits.csv").read_text().splitlines()
+    (images / "traits.csv").write_text("\n".join([lines[0].replace("path", "id"), *lines[1:]]))
+    assert task(images).ids("test")[0] == "b/03.png"
+    check_task(f"traits,root={images}")
+
+
 def test_the_identity_is_of_files_and_table_wherever_they_lie(images: Path, tmp_path: Path) -> None:
     moved = shutil.copytree(images, tmp_path / "elsewhere")
     (moved / "notes.txt").write_text("more than the data set")
@@ -188,7 +207,7 @@ def test_a_table_of_another_shape_is_refused(images: Path, text: str, message: s
 def test_a_folder_without_a_table_is_refused_when_it_is_named(images: Path) -> None:
     (images / "traits.csv").unlink()
     with pytest.raises(
-        DataError, match=r"there is no '.*photos/traits.csv': write a table with the columns path, split"
+        DataError, match=r"there is no '.*photos/traits.csv', nor another table: write one with the columns path"
     ):
         task(images)
     with pytest.raises(DataError, match=r"root='.*00.png' is no folder"):

@@ -245,7 +245,7 @@ def test_training_that_diverges_is_one_line(vit: Watched) -> None:
 # ------------------------------------------------------------------------------------------------------- in a real run
 
 
-def test_a_run_fine_tunes_beside_other_probes_and_decodes_the_test_split_once(tmp_path: Path) -> None:
+def test_a_run_fine_tunes_beside_other_probes(tmp_path: Path) -> None:
     def reports(model: str) -> dict[tuple[str, int], benchkit.Report]:
         found = benchkit.run(
             task="digits",

@@ -14,6 +14,8 @@ from benchkit.tables import Screen, ago, clean, interval, memory, number, text_t
 
 FEW = 5
 """Classes that are shown from each end."""
+_LONG = 400
+"""Characters of each thing in the record of a fit."""
 
 
 def as_json(stored: Stored, side: Path) -> str:
@@ -33,7 +35,7 @@ def as_text(stored: Stored, side: Path, screen: Screen, *, verbose: bool = False
     blocks = [_title(stored), *_numbers(r, screen), *_checks(r, screen, verbose), *_class_metrics(r, screen, classes)]
     blocks += [_section("parameters", _parameters(r), screen)]
     if r.record:
-        blocks.append(_section("of the fit", [(k, _value(v)) for k, v in sorted(r.record.items())], screen))
+        blocks.append(_section("of the fit", [(k, _cut(_value(v))) for k, v in sorted(r.record.items())], screen))
     blocks += [_section("environment", _environment(r), screen), *_artifacts(r, side, screen)]
     if stored.conflicts:
         lines = [
@@ -181,6 +183,11 @@ def _table(
     narrower = dataclasses.replace(screen, width=None if screen.width is None else screen.width - 2)
     grid = text_table([header], rows, right=right, bold=bold, screen=narrower)
     return "\n".join([screen.bold(title), *(f"  {line}" for line in grid.splitlines())])
+
+
+def _cut(text: str) -> str:
+    """What is told of a fit may be as long as there are traits."""
+    return text if len(text) <= _LONG else f"{text[:_LONG]}... ({len(text):,} characters, all with --json)"
 
 
 def _value(value: Any) -> str:

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
+from typer.testing import CliRunner
 
 import benchkit
 from benchkit.api import RunFailed, Settings
+from benchkit.cli import with_commands
 from benchkit.interfaces import Fold, Problem, Task
 from benchkit.job import JobOptions
 from benchkit.jobdata import JobData
@@ -265,6 +267,20 @@ def test_in_folds_every_scorer_is_fitted_on_its_own_folds_images_alone(
 
 def in_order(x: np.ndarray) -> np.ndarray:
     return x[np.argsort(x[:, 0])]
+
+
+def test_a_long_record_of_choices_is_cut_where_it_is_shown_and_whole_as_json(folder: Path, tmp_path: Path) -> None:
+    table = folder / "traits.csv"
+    header, *lines = table.read_text().splitlines()
+    more = [f"another_trait_with_a_long_name_{i}" for i in range(8)]
+    table.write_text("\n".join([",".join([header, *more]), *(line + ",0,1" * 4 for line in lines)]))
+    run(tmp_path / "r.sqlite", folder)
+    shown = CliRunner().invoke(with_commands(), ["show", "last", "--db", str(tmp_path / "r.sqlite")]).output
+    (line,) = (line for line in shown.splitlines() if line.startswith("  fit "))
+    assert len(line) < 500
+    assert line.endswith("characters, all with --json)")
+    whole = CliRunner().invoke(with_commands(), ["show", "last", "--json", "--db", str(tmp_path / "r.sqlite")]).output
+    assert set(json.loads(whole)["record"]["fit"]["prototypes"]) == {*TRAITS, *more}
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ import io
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,18 +54,24 @@ class Identity:
     dtype: str
 
     def claim(self, folder: Path) -> None:
-        """Makes the folder one of this recording. Raises StoreError where it is of another, or holds other files."""
+        """Makes the folder one of this recording. Raises StoreError where it holds some of another, or other files."""
         path = folder / "recording.json"
         mine = asdict(self)
         if path.exists():
             there = read_json(path)
-            for key, value in mine.items():
-                if there.get(key) != value:
-                    raise StoreError(
-                        f"'{folder}' is a recording of another {_WORDS[key]}: {there.get(key)!r}, not {value!r}; "
-                        "choose another folder, or remove this one"
-                    )
-            return
+            if there == mine:
+                return
+            if any(folder.glob("*/*.json")):
+                key = next((key for key, value in mine.items() if there.get(key) != value), "format")
+                raise StoreError(
+                    f"'{folder}' is a recording of another {_WORDS[key]}: {there.get(key)!r}, not {mine[key]!r}; "
+                    "choose another folder, or remove this one"
+                )
+            for point in (e for e in folder.iterdir() if e.is_dir()):  # of it nothing was ever finished
+                finished_shards(point)
+                with suppress(OSError):
+                    point.rmdir()
+            path.unlink()
         other = [e.name for e in os.scandir(folder) if e.name != "lock" and not e.name.startswith(".")]
         if other:
             raise StoreError(
@@ -194,7 +200,7 @@ class ShardWriter:
             most = float(np.abs(activations[np.isfinite(activations)]).max())
             raise DataError(
                 f"activations at '{self.point}' reach {most:,.0f}, and float16 ends at {FLOAT16_MOST:,.0f}: record "
-                "them with --dtype float32, into another folder"
+                f"them with --dtype float32{', into another folder' if self.shards else ''}"
             )
         return stored
 

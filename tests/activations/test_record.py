@@ -129,7 +129,7 @@ def test_float16_overflow_says_the_way_out(task: str, shared: Path, tmp_path: Pa
     ):
         record(task, model, point, tmp_path / "half", split="clips", limit=2, workers=0)
     assert not list((tmp_path / "half" / point[0]).iterdir())
-    found = record(task, model, point, tmp_path / "full", split="clips", limit=2, workers=0, dtype="float32")
+    found = record(task, model, point, tmp_path / "half", split="clips", limit=2, workers=0, dtype="float32")
     statistics = found[point[0]].statistics
     assert max(statistics.max.max(), -statistics.min.min()) > 65_504
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from benchkit.diagnose import weights
-from benchkit.diagnose.judge import Judged, Outlier, positions_of
+from benchkit.diagnose.judge import Judged, Outlier, describe, positions_of
 from benchkit.diagnose.weights import Layer
 from benchkit.diagnose.words import amount
 
@@ -64,11 +64,15 @@ def attribute(judged: Sequence[Judged], layers: Sequence[Layer]) -> list[Origin]
 def _of_dimension(dim: int, judged: Sequence[Judged], layers: Sequence[Layer]) -> list[Origin]:
     at = [i for i, j in enumerate(judged) if j.outlier(dim)]
     stream = [i for i in at if judged[i].stats.place.kind in ("residual", "module", "other")]
+    norms = [i for i in at if judged[i].stats.place.kind == "norm" and not judged[_input_of(i, judged)].outlier(dim)]
     found = [_from_stream(dim, stream, judged, layers)] if stream else []
-    for i in at:
-        if judged[i].stats.place.kind == "norm" and not judged[_input_of(i, judged)].outlier(dim):
-            found.append(_from_norm(dim, i, judged, layers))
+    for i in norms:
+        made = _from_norm(dim, i, judged, layers)
+        if made.part is not None or (not layers and not stream):
+            found.append(made)
             break
+    if not found and norms:  # no weight of the norm makes it: it comes in, though it is no outlier there yet
+        found.append(_from_stream(dim, [_input_of(norms[0], judged)], judged, layers))
     if not found:
         found.append(_elsewhere(dim, at[0], judged, layers))
     return found
@@ -85,8 +89,7 @@ def _input_of(i: int, judged: Sequence[Judged]) -> int:
 def _from_stream(dim: int, at: list[int], judged: Sequence[Judged], layers: Sequence[Layer]) -> Origin:
     residual = [i for i in at if judged[i].stats.place.kind == "residual"]
     anchor = residual[0] if residual else at[0]
-    where = judged[anchor].outlier(dim)
-    assert where is not None
+    where = judged[anchor].outlier(dim) or describe(judged[anchor].stats, dim)
     writers = {i: _size(judged[i], dim, judged[anchor], where) for i in range(anchor + 1)
                if judged[i].stats.place.kind in ("module", "other") or i == 0}  # fmt: skip
     top = max(writers, key=lambda i: writers[i]) if writers else anchor
@@ -108,8 +111,8 @@ def _from_stream(dim: int, at: list[int], judged: Sequence[Judged], layers: Sequ
     later = [j for j in judged[anchor:] if j.stats.place.kind == "residual"]
     reaches = sum(j.outlier(dim) is not None for j in later), len(later)
     stopped, passed = _norms_behind(dim, top, judged, layers)
-    peak = max((o for j in judged if (o := j.outlier(dim)) and j.stats.place.kind != "module"), default=where,
-               key=lambda o: o.ratio)  # fmt: skip
+    in_stream = [o for i in residual if (o := judged[i].outlier(dim))]
+    peak = max(in_stream, default=where, key=lambda o: abs(o.value))
     point = judged[top].point if judged[top].outlier(dim) or top == 0 else judged[first].point
     return Origin(dim, point, module, block, layer, part, because, peak, reaches, stopped, passed)  # type: ignore[arg-type]
 

@@ -238,7 +238,7 @@ def by_depth(looked: Looked) -> list[str]:
         series = []
         blocks: list[float] = []
         for role, css, name in ROLES:
-            group = [layer for layer in looked.layers if layer.role == role and not layer.n_nan]
+            group = [y for y in looked.layers if y.role == role and not y.n_nan and np.isfinite(value(y))]
             if group:
                 x = [float(layer.block or 0) for layer in group]
                 y = [float(value(layer)) for layer in group]
@@ -254,11 +254,12 @@ def by_depth(looked: Looked) -> list[str]:
 
 
 def spectra(looked: Looked) -> list[str]:
-    """Singular values of the four matrices of the block that writes the outlier, or of the last one, and the density
-    that a random matrix would have."""
+    """Singular values of the four matrices of the block that writes the outlier (or the nearest that was looked at), or
+    of the last one, and the density that a random matrix would have."""
     written = [o.block for o in looked.origins if o.block is not None]
-    blocks = [layer.block for layer in looked.layers if layer.block is not None]
-    block = written[0] if written else max(blocks, default=None)
+    blocks = [layer.block for layer in looked.layers if layer.block is not None and layer.spectrum is not None]
+    wanted = written[0] if written else max(blocks, default=0)
+    block = min(blocks, key=lambda b: abs(b - wanted), default=None)
     found = [layer for layer in looked.layers if layer.block == block and layer.spectrum is not None]
     return [_spectrum(layer) for layer in found]
 

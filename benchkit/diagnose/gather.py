@@ -15,6 +15,7 @@ BATCH_BYTES = 1 << 28
 """Of the activations of one batch at all places together."""
 SAMPLE_BYTES = 1 << 29
 """Of the token vectors kept of all places together."""
+LARGEST = float(np.finfo(np.float32).max) / 2
 MOST_SAMPLED = 2048
 """Token vectors kept of a place."""
 
@@ -128,7 +129,7 @@ class _Sums:
         self.squares_d += squares.sum((0, 1))
         self.low_d = np.minimum(self.low_d, x.min((0, 1)))
         self.high_d = np.maximum(self.high_d, x.max((0, 1)))
-        self.squares_td += squares.sum(0)
+        self.squares_td = np.minimum(self.squares_td + squares.sum(0), LARGEST).astype(np.float32)
         self.peaks.append(_peaks(x, squares).astype(np.float32))
         self.pooled.append(x.mean(1).astype(np.float32))
         rows = np.stack([np.concatenate([[0], 1 + self.rng.permutation(t - 1)[: self.per_example - 1]])

@@ -21,7 +21,8 @@ RULE = (
     f"{RATIO:g} times the median dimension's (over all tokens, or there where that is more); or that exceeds it "
     f"{TOKEN_RATIO:g}-fold in some token of a quarter of the examples, or {SINGLE_RATIO:g}-fold in any token. After a "
     f"LayerNorm it must also exceed {NORM_FLOOR:g} times the norm's median weight: normalised values have unit scale, "
-    "and the others may be small only because an outlier before the norm was divided out of them."
+    "and the others may be small only because an outlier before the norm was divided out of them. A token position is "
+    f"large where its median dimension is {RATIO:g} times that of the median position."
 )
 """A relative form of the rules of Dettmers et al. 2022 (arXiv 2208.07339, section 3: magnitude at least 6, in 25 % of
 layers and 6 % of tokens) and of Sun et al. 2024 (arXiv 2402.17762, section 2: above 100, and 1,000 times the median),
@@ -49,13 +50,15 @@ class Outlier:
 @dataclass(frozen=True)
 class Judged:
     """What one place was found to be. constant: dimensions with one value in all tokens, zero: those of them at zero.
-    explained: constant dimensions that a norm is right to silence. problems: in words; none is healthy."""
+    tokens: positions that are large in every dimension. problems: in words; without any it is healthy.
+    """
 
     stats: Stats
     outliers: tuple[Outlier, ...] = ()
     constant: tuple[int, ...] = ()
     zero: tuple[int, ...] = ()
     problems: tuple[str, ...] = ()
+    tokens: tuple[int, ...] = ()
 
     @property
     def point(self) -> str:
@@ -92,12 +95,15 @@ def judge(stats: Stats, norm_weight: float | None = None, inputs_differ: bool = 
         top = outliers[0]
         more = f" and {len(outliers) - 1} more" if len(outliers) > 1 else ""
         problems.append(f"dimension {top.dim}{more}: {amount(top.ratio)} times the usual size {top.where}")
+    tokens = large_tokens(stats)
+    if tokens:
+        problems.append(f"{len(tokens)} token position{'s' * (len(tokens) > 1)} large in every dimension")
     pooled = stats.place.kind == "pooled"
     if pooled and len(stats.pooled_ed) > 1 and inputs_differ and _variation(stats) < DEAD:
         problems.append("the same for every example: dead")
     elif constant and not (pooled and (not inputs_differ or len(stats.pooled_ed) == 1)):
         problems.append(f"{dims_in_words(constant)} constant in every token")
-    return Judged(stats, outliers, constant, zero, tuple(problems))
+    return Judged(stats, outliers, constant, zero, tuple(problems), tokens)
 
 
 def find_outliers(stats: Stats, norm_weight: float | None = None) -> tuple[Outlier, ...]:
@@ -112,11 +118,22 @@ def find_outliers(stats: Stats, norm_weight: float | None = None) -> tuple[Outli
     floor = NORM_FLOOR * (norm_weight if norm_weight is not None else 1.0) if behind_norm else 0.0
     found = (by_position >= RATIO) | (by_token >= TOKEN_RATIO) | (single >= SINGLE_RATIO)
     found &= stats.peak_ed.max(axis=0) >= floor
-    made = [_outlier(stats, int(d), usual, bool(by_position[d] >= RATIO)) for d in np.flatnonzero(found)]
+    made = [describe(stats, int(d), bool(by_position[d] >= RATIO)) for d in np.flatnonzero(found)]
     return tuple(sorted(made, key=lambda o: -o.ratio))
 
 
-def _outlier(stats: Stats, dim: int, usual: float, by_position: bool) -> Outlier:
+def large_tokens(stats: Stats) -> tuple[int, ...]:
+    """Positions where the median dimension is at least RATIO times what is usual over the positions."""
+    by_position = np.median(stats.position_rms_td, axis=1)
+    usual = float(np.median(by_position))
+    if not usual or stats.place.kind in ("norm", "pooled"):
+        return ()
+    return tuple(int(t) for t in np.flatnonzero(by_position >= RATIO * usual))
+
+
+def describe(stats: Stats, dim: int, by_position: bool = True) -> Outlier:
+    """How large a dimension is, and where. by_position: False where it is so in scattered tokens only."""
+    usual = max(stats.scale, 1e-30)
     sign = 1.0 if stats.high_d[dim] >= -stats.low_d[dim] else -1.0
     squares, variance = stats.rms_d**2, np.maximum(stats.rms_d**2 - stats.mean_d**2, 0)
     shares = float(squares[dim] / squares.sum()), float(variance[dim] / variance.sum()) if variance.sum() else 0.0

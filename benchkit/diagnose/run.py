@@ -88,7 +88,8 @@ def diagnose(
     fingerprint = set_up(backbone, device)
     wanted = _wanted(model, backbone, pooled_only)
     main = shown.of_task(built, task.name, backbone, examples, progress)
-    layers = () if pooled_only else tuple(weights.examine(backbone.anatomy(), progress))
+    depth = 1 + max((p.block for p in wanted if p.block is not None), default=-1)
+    layers = () if pooled_only else tuple(weights.examine(backbone.anatomy(), depth, progress))
     judged = look(backbone, wanted, main, layers, progress)
     others = []
     for inputs in _others(built, also, model, backbone, examples, progress):
@@ -119,6 +120,8 @@ def conclude(looked: Looked, labels: np.ndarray | None) -> Looked:
     judged = looked.judged
     origins = tuple(attribute(judged, looked.layers))
     found = tuple(findings(judged, origins, looked.layers, looked.others))
+    grown = {point: f.text for f in found if f.kind == "growth" for point in f.points}
+    judged = tuple(j.with_problem(grown[j.point]) if j.point in grown else j for j in judged)
     effects: list[Effect] = []
     chance, base, instead = None, None, None
     if found and all(j.stats.finite for j in judged):
@@ -128,7 +131,7 @@ def conclude(looked: Looked, labels: np.ndarray | None) -> Looked:
         dims = [o.dim for o in origins] or list(base.constant)
         effects, chance = remedies.measure(base, dims, ways, labels)
     return replace(
-        looked, origins=origins, findings=found, effects=tuple(effects), chance=chance,
+        looked, judged=judged, origins=origins, findings=found, effects=tuple(effects), chance=chance,
         remedy=remedy(judged, found, base, instead),
     )  # fmt: skip
 

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from benchkit.diagnose.attribution import Origin
 from benchkit.diagnose.judge import Judged
 from benchkit.diagnose.weights import WRITES, Layer
@@ -14,7 +16,11 @@ GROWTH = 10.0
 UNIT = 20.0
 """Times the median input unit's weights, from which on one unit is said to stand out."""
 
-Kind = Literal["nan", "dead", "outlier", "growth", "constant"]
+MANY = 3
+"""Outlier dimensions of one origin that are told of together."""
+SHOWN = 10
+
+Kind = Literal["nan", "dead", "growth", "tokens", "outlier", "constant"]
 
 
 @dataclass(frozen=True)
@@ -38,9 +44,26 @@ def findings(
     judged: Sequence[Judged], origins: Sequence[Origin], layers: Sequence[Layer], others: Sequence[Other]
 ) -> list[Finding]:
     """The gravest first."""
-    found = [*_not_finite(judged, layers), *_dead(judged), *_growth(judged, layers)]
-    found += [Finding("outlier", _outlier(o, others), (o.first,)) for o in origins]
-    return found + _constant(judged)
+    found = [*_not_finite(judged, layers), *_dead(judged), *_growth(judged, layers), *_large_tokens(judged, layers)]
+    return [*found, *_outliers(origins, others), *_constant(judged)]
+
+
+def _outliers(origins: Sequence[Origin], others: Sequence[Other]) -> list[Finding]:
+    """One sentence each; where many have one origin, one for all of them."""
+    groups: dict[tuple[object, ...], list[Origin]] = {}
+    for o in origins:
+        groups.setdefault((o.first, o.module, o.layer, o.part, o.peak.where), []).append(o)
+    found = []
+    for group in groups.values():
+        if len(group) < MANY:
+            found += [Finding("outlier", _outlier(o, others), (o.first,)) for o in group]
+            continue
+        dims = ", ".join(str(o.dim) for o in group[:SHOWN]) + ", ..." * (len(group) > SHOWN)
+        text = (
+            f"{len(group)} dimensions ({dims}) come from {group[0].writer}; the largest: {_outlier(group[0], others)}"
+        )
+        found.append(Finding("outlier", text, (group[0].first,)))
+    return found
 
 
 def _not_finite(judged: Sequence[Judged], layers: Sequence[Layer]) -> list[Finding]:
@@ -59,9 +82,9 @@ def _not_finite(judged: Sequence[Judged], layers: Sequence[Layer]) -> list[Findi
         if bad
         else (", though every weight that is shown is finite: an overflow" if layers else "")
     )
-    text = (
-        f"NaN or infinite values from {first.stats.place.module} ({first.point}) on, at {len(broken)} of {len(judged)} "
-    )
+    module = first.stats.place.module
+    where = first.point if module == first.point else f"{module} ({first.point})"
+    text = f"NaN or infinite values from {where} on, at {len(broken)} of {len(judged)} "
     return [Finding("nan", f"{text}places{why}", tuple(j.point for j in broken))]
 
 
@@ -81,6 +104,7 @@ def _growth(judged: Sequence[Judged], layers: Sequence[Layer]) -> list[Finding]:
             continue
         factor = after.stats.scale / before.stats.scale
         unit = _unit(here, layers) if here.stats.std >= before.stats.std else ""
+        unit = unit or (_large_inside(here, layers) if factor >= GROWTH else "")
         if factor >= GROWTH or unit:
             text = (
                 f"{here.stats.place.module} makes all of the residual stream {amount(factor)} times as large "
@@ -116,6 +140,52 @@ def _unit(here: Judged, layers: Sequence[Layer]) -> str:
                     "median unit's, so the stream lies along one direction"
                 )
     return ""
+
+
+def _large_inside(here: Judged, layers: Sequence[Layer]) -> str:
+    """Which layer of the module, or of the norm before it, stands out: a bias, a row, or all of it beside the same one
+    of the other blocks."""
+    place = here.stats.place
+    roles = ("norm1", "attn_in", "attn_out") if place.name == "attn_out" else ("norm2", "mlp_in", "mlp_out")
+    found: list[tuple[float, str]] = []
+    for layer in (y for y in layers if y.block == place.block and y.role in roles):
+        last = layer.name.rpartition(".")[2]
+        others = [y.norm for y in layers if y.role == layer.role and y.name.rpartition(".")[2] == last]
+        usual = float(np.median(others)) if len(others) > 2 else 0.0
+        if usual and layer.norm >= GROWTH * usual:
+            times = layer.norm / usual
+            found.append((times, f"{layer.name}.weight is {amount(times)} times as large as in the median block"))
+        for values, name in ((layer.bias, f"{layer.name}.bias"), (layer.row_norms, f"the norm of {layer.name}.weight")):
+            if values is None:
+                continue
+            sizes = np.abs(np.asarray(values, np.float64))
+            top, middle = int(sizes.argmax()), max(float(np.median(sizes)), 0.01 * layer.std, 1e-30)
+            if sizes[top] >= UNIT * middle:
+                text = f"{name}[{top}] is {amount(float(sizes[top]))}, the median one {amount(middle)}"
+                found.append((float(sizes[top]) / middle, text))
+    return f": {max(found)[1]}" if found else ""
+
+
+def _large_tokens(judged: Sequence[Judged], layers: Sequence[Layer]) -> list[Finding]:
+    """Token positions that are large in every dimension."""
+    at = [j for j in judged if j.tokens]
+    if not at:
+        return []
+    first, tokens = at[0], at[0].tokens
+    by_position = np.median(first.stats.position_rms_td, axis=1)
+    size = float(by_position[list(tokens)].max())
+    what = f"token position{'s' * (len(tokens) > 1)} {', '.join(map(str, tokens[:5]))}{', ...' * (len(tokens) > 5)}"
+    if 0 in tokens:
+        what += " (0 is the class token, where there is one)"
+    why = ""
+    for layer in layers:
+        if first.stats.place.name == "resid_pre" and layer.vectors is not None:
+            rows = [t for t in tokens if t < len(layer.vectors)]
+            if rows and float(np.sqrt((layer.vectors[rows] ** 2).mean())) >= 0.5 * size:
+                why = f", from {layer.name}"
+    times = amount(size / max(float(np.median(by_position)), 1e-30))
+    text = f"{what} {'are' if len(tokens) > 1 else 'is'} {times} times as large as the others in every dimension"
+    return [Finding("tokens", f"{text} (at {len(at)} places, first at {first.point}{why})", tuple(j.point for j in at))]
 
 
 def _constant(judged: Sequence[Judged]) -> list[Finding]:
@@ -198,23 +268,22 @@ def remedy(judged: Sequence[Judged], found: Sequence[Finding], base: Judged | No
         return "Repair or fetch the checkpoint anew: nothing recorded behind the first NaN can be used."
     if "dead" in kinds:
         return "Check that the weights were loaded and that the inputs reach the model: these features hold nothing."
-    ways = []
-    if {"outlier", "growth"} & kinds and base is not None:
-        name = base.stats.place.name
+    way, also = "", []
+    growth = next((f for f in found if f.kind == "growth"), None)
+    if growth is not None:
+        way = f"record before {growth.points[0]}, or normalise per dimension, or whiten"
+    elif "outlier" in kinds and base is not None:
+        way = "normalise per dimension, or whiten"
         if instead is not None:
-            what = "after norm2" if instead.stats.place.name == "norm2" else f"at {instead.point}"
-            ways.append(f"record {what} ({instead.point}, which is healthy) instead of at {base.point}")
-        elif name in ("resid_mid", "resid_post", "resid_pre"):
-            ways.append("do not record the residual stream raw; norm2 is no way out, for it does not suppress this")
-        ways.append("whiten" if kinds.isdisjoint({"outlier"}) else "normalise per dimension, or whiten")
+            place = "after norm2" if instead.stats.place.name == "norm2" else f"at {instead.point}"
+            way = f"record {place} ({instead.point}, which is healthy) instead of at {base.point}; or {way}"
+        elif base.stats.place.kind == "residual":
+            way = f"do not record the residual stream as it is (norm2 does not suppress this): {way}"
+    if "tokens" in kinds:
+        also.append("leave the large tokens out, or normalise each token, as recording after norm2 does")
     if any(j.stats.place.kind == "pooled" and j.outliers for j in judged):
-        ways.append(
-            "the pooled features of ordinary runs have it too, so prefer a probe that normalises each dimension"
-        )
+        also.append("the pooled features of ordinary runs have it too: prefer a probe that normalises each dimension")
     if "constant" in kinds:
-        ways.append("leave the dead dimensions out; the others can be used")
-    text = (
-        "; or ".join(ways[:2]) if len(ways) > 1 and ways[1].startswith(("normalise", "whiten")) else "; ".join(ways[:2])
-    )
-    text = "; ".join([text, *ways[2:]])
+        also.append("leave the dead dimensions out; the others can be used")
+    text = "; ".join([*([way] if way else []), *also])
     return text[:1].upper() + text[1:] + "."

@@ -14,6 +14,8 @@ from benchkit.progress import Progress
 WRITES: tuple[WeightRole, ...] = ("attn_out", "mlp_out")
 READS: tuple[WeightRole, ...] = ("attn_in", "mlp_in")
 NORMS: tuple[WeightRole, ...] = ("norm1", "norm2", "norm", "pool_norm")
+SPECTRA = 8
+"""Blocks whose singular values are looked at."""
 STANDS_OUT = 5.0
 """Times the median one, from which on a row or a column is named."""
 
@@ -22,7 +24,7 @@ STANDS_OUT = 5.0
 class Layer:
     """One layer. kurtosis: of the weights, 0 for a Gaussian, -1.2 where uniform. peak: the largest weight over the
     standard deviation. row_norms, column_norms: of a matrix [out, in]. weight_d: a norm's scale. spectrum: None where
-    there is none (norms, vectors, not finite)."""
+    there is none (norms, vectors, not finite, most blocks of a deep model)."""
 
     name: str
     role: WeightRole
@@ -64,17 +66,19 @@ class Spectrum:
     aspect: float
 
 
-def examine(layers: Iterable[Weights], progress: Progress) -> list[Layer]:
-    """Every layer, one at a time."""
+def examine(layers: Iterable[Weights], depth: int, progress: Progress) -> list[Layer]:
+    """Every layer, one at a time. depth: how many blocks there are; spectra are taken of 8 of them, evenly spaced, as
+    they cost more than all else."""
+    sampled = set(np.linspace(0, max(depth - 1, 0), min(depth, SPECTRA)).round().astype(int).tolist())
     found = []
     with progress.step("look at weights", None, "layers") as step:
         for layer in layers:
-            found.append(_examine(layer))
+            found.append(_examine(layer, layer.block in sampled))
             step.advance()
     return found
 
 
-def _examine(layer: Weights) -> Layer:
+def _examine(layer: Weights, with_spectrum: bool) -> Layer:
     w = np.asarray(layer.weight, np.float64)
     finite = np.isfinite(w)
     bias_nan = 0 if layer.bias is None else int((~np.isfinite(layer.bias)).sum())
@@ -100,7 +104,7 @@ def _examine(layer: Weights) -> Layer:
         top_column=np.stack([top, share], 1),
         weight_d=w.astype(np.float32) if layer.role in NORMS else None,
         vectors=w.astype(np.float32) if vectors else None,
-        spectrum=spectrum(w) if layer.role in (*READS, *WRITES) and not n_nan else None,
+        spectrum=spectrum(w) if with_spectrum and layer.role in (*READS, *WRITES) and not n_nan else None,
     )  # fmt: skip
 
 

@@ -1,11 +1,12 @@
 """Bird-MAE fixtures with something planted in their weights, and a diagnosis of them on real recordings."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
 from benchkit.diagnose.run import Looked, diagnose
@@ -13,6 +14,15 @@ from benchkit.progress import Silent
 from benchkit.spec import resolve
 
 Weights = dict[str, np.ndarray]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models this small are slower on several."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -46,7 +56,7 @@ def look(hsn: str) -> Callable[..., Looked]:
     """A diagnosis of a model spec."""
 
     def make(model: str, task: str | None = None, **given: Any) -> Looked:
-        given = {"examples": 4, "progress": Silent()} | given
+        given = {"examples": 2, "progress": Silent()} | given
         return diagnose(resolve("model", model), resolve("task", task or hsn), **given)
 
     return make

@@ -173,11 +173,56 @@ def test_a_model_that_gives_the_same_for_every_input_is_dead(planted: Plant, loo
     assert "same for every example" in looked.verdict
 
 
-def test_a_hidden_unit_that_writes_to_every_dimension_is_named(planted: Plant, look: Look) -> None:
-    looked = look(planted(scale("blocks.1.mlp.fc2.weight", (slice(None), 33), 3000.0)))
+BLOWN_UP = {
+    "a hidden unit's weights": (scale("blocks.1.mlp.fc2.weight", (slice(None), 33), 3000.0), "MLP",
+                                "input unit 33 of blocks.1.mlp.fc2 has output weights"),
+    "a hidden unit's bias": (add("blocks.1.mlp.fc1.bias", 7, 1000.0), "MLP", "blocks.1.mlp.fc1.bias[7] is 1,000"),
+    "a value's bias": (add("blocks.1.attn.qkv.bias", 140, 1000.0), "attention", "blocks.1.attn.qkv.bias[140] is 1,000"),
+    "a whole matrix": (scale("blocks.1.mlp.fc2.weight", slice(None), 300.0), "MLP",
+                       "blocks.1.mlp.fc2.weight is 298 times as large as in the median block"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BLOWN_UP)
+def test_a_module_that_blows_up_every_dimension_is_named(planted: Plant, look: Look, what: str) -> None:
+    change, module, words = BLOWN_UP[what]
+    looked = look(planted(change))
     found = next(f for f in looked.findings if f.kind == "growth")
-    assert "block 1's MLP makes all of the residual stream" in found.text
-    assert "input unit 33 of blocks.1.mlp.fc2" in found.text
+    assert f"Block 1's {module} makes all of the residual stream" in looked.verdict
+    assert words in found.text
+    place, after = ("attn_out", "resid_mid") if module == "attention" else ("mlp_out", "resid_post")
+    assert found.points == (f"blocks.1.{place}", f"blocks.1.{after}")
+    assert not looked.at(f"blocks.1.{after}").healthy
+    assert f"Record before blocks.1.{place}" in looked.remedy
+
+
+@pytest.mark.parametrize(("name", "row"), [("cls_token", 0), ("pos_embed", 77)])
+def test_a_token_that_is_large_in_every_dimension_is_named(planted: Plant, look: Look, name: str, row: int) -> None:
+    looked = look(planted(scale(name, (0, row), 900.0)))
+    (found,) = looked.findings
+    assert (found.kind, found.points[0]) == ("tokens", "blocks.0.resid_pre")
+    assert f"token position {row}" in found.text
+    assert f"from {name}" in found.text
+    assert looked.at("blocks.2.norm2").healthy
+
+
+def test_many_dimensions_of_one_origin_are_told_of_together(planted: Plant, look: Look) -> None:
+    looked = look(planted(add("blocks.1.mlp.fc2.bias", slice(10, 18), 200.0)))
+    assert {o.dim for o in looked.origins} == set(range(10, 18))
+    (found,) = looked.findings
+    assert found.text.startswith("8 dimensions (")
+    assert "come from block 1's MLP" in found.text
+
+
+def test_an_outlier_that_grows_from_block_to_block_has_no_single_writer(planted: Plant, look: Look) -> None:
+    def change(w: Weights) -> None:
+        for i in range(3):
+            w[f"blocks.{i}.mlp.fc2.bias"][DIM] += 6.0
+
+    origin = only_origin(look(planted(change)))
+    assert origin.module == "several modules"
+    assert "blocks.1.mlp_out" in origin.because
+    assert "blocks.0.mlp_out" in origin.because
 
 
 def test_an_outlier_in_single_tokens_that_come_with_the_input_is_found(planted: Plant, look: Look) -> None:

@@ -1,6 +1,7 @@
 """`benchkit diagnose` end to end: what it prints, keeps and refuses."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,7 +20,7 @@ def command(tmp_path: Path) -> Callable[..., Ran]:
     def run(*words: Any) -> Ran:
         return subprocess.run(
             [sys.executable, "-m", "benchkit", "diagnose", *map(str, words), "--db", str(tmp_path / "r.sqlite")],
-            capture_output=True, text=True, timeout=300,
+            capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
     return run

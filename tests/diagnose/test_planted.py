@@ -65,7 +65,7 @@ def test_the_writer_of_an_outlier_dimension_is_named(planted: Plant, look: Look,
         assert origin.first == f"blocks.{block}.{place}"
     if part == "bias":
         assert (origin.peak.value < 0) == ("negative" in what)
-    assert origin.peak.where == "in every token"
+        assert origin.peak.where == "in every token"
     assert origin.passed_by or block == 2  # nothing was learnt to suppress it
     first = origin.first if block is not None else "blocks.0.resid_pre"
     healthy_before = [j.healthy for j in looked.judged[: [j.point for j in looked.judged].index(first)]]

@@ -14,6 +14,7 @@ from benchkit.files import fsync_folder
 from benchkit.progress import Progress
 from benchkit.report import Report
 from benchkit.sealing import unseal
+from benchkit.store.check import is_inside
 from benchkit.store.copies import copy_database, copy_file
 from benchkit.store.database import Store, side_folder
 from benchkit.store.ingest import waiting
@@ -50,8 +51,7 @@ def backup(store: Store, target: Path, progress: Progress, *, link: bool = False
         lacking = []
         with progress.step("copy the predictions", len(files), "files") as step:
             for path, sha256 in files:
-                inside = (store.side / path).resolve().is_relative_to(store.side.resolve())
-                if not inside or not copy_file(store.side / path, side_folder(copy) / path, sha256, link=link):
+                if not is_inside(path) or not copy_file(store.side / path, side_folder(copy) / path, sha256, link=link):
                     lacking.append(path)
                 step.advance()
         lacking = _still_named(store, lacking, copy)

@@ -2,9 +2,10 @@
 
 import hashlib
 import itertools
+import os
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -151,36 +152,43 @@ def _claims(store: Store) -> Iterator[Finding]:
 
 def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Finding]:
     """Files that runs name and that are missing or altered, and files in their place that no run names."""
-    rows = store.execute("SELECT run_id, kind, path, sha256, bytes FROM artifacts ORDER BY run_id").fetchall()
-    problems: list[Finding] = []
-    with progress.step("check the predictions", len(rows), "files") as step:
-        for run, kind, path, sha256, size in rows:
-            if problem := file_problem(store.side, path, sha256, size, quick):
-                problems.append(Finding(f"the {kind} of run {run} ('{path}') {problem}", _RECOMPUTE))
-            step.advance()
-    yield from _few(problems, "files of runs are missing or altered", _RECOMPUTE)
-    named = {row[2] for row in rows}
+    unnamed = dict.fromkeys(_old((store.side / "predictions").glob("[!.]*")))
+
+    def problems() -> Iterator[Finding]:
+        n = store.execute("SELECT count(*) FROM artifacts").fetchone()[0]
+        with progress.step("check the predictions", n, "files") as step:
+            for run, kind, path, sha256, size in store.execute(
+                "SELECT run_id, kind, path, sha256, bytes FROM artifacts ORDER BY run_id"
+            ):
+                if problem := file_problem(store.side, path, sha256, size, quick):
+                    yield Finding(f"the {kind} of run {run} ('{path}') {problem}", _RECOMPUTE)
+                if unnamed:
+                    unnamed.pop(store.side / path, None)
+                step.advance()
+
+    yield from _few(problems(), "files of runs are missing or altered", _RECOMPUTE)
     waits = {p.stem for p in [*waiting(store), *(store.inbox / "damaged").glob("*.json")]}
-    unnamed = [
-        Finding(f"no run names '{path.relative_to(store.side)}'", "delete it, or merge the registry that does name it")
-        for path in _old((store.side / "predictions").glob("[!.]*"))
-        if str(path.relative_to(store.side)) not in named and path.stem not in waits
-    ]
-    yield from _few(unnamed, "files are named by no run", "delete them, or merge the registry that does name them")
+    remedy = "delete {}, or merge the registry that does name {}"
+    found = (
+        Finding(f"no run names '{path.relative_to(store.side)}'", remedy.format("it", "it"))
+        for path in unnamed
+        if path.stem not in waits
+    )
+    yield from _few(found, "files are named by no run", remedy.format("them", "them"))
 
 
 def file_problem(side: Path, path: str, sha256: str, size: int, quick: bool = False) -> str | None:
     """What is wrong with a file that a run names; None where it is what the run has left."""
-    file = side / path
-    if not file.resolve().is_relative_to(side.resolve()):
+    if not is_inside(path):
         return "is named outside of the registry's folder"
+    file = os.path.join(side, path)
     try:
-        found = file.stat().st_size
+        found = os.stat(file).st_size
         if found != size:
             return f"is altered: {found:,} bytes instead of {size:,}"
         if quick:
             return None
-        with file.open("rb") as f:
+        with open(file, "rb") as f:
             return None if hashlib.file_digest(f, "sha256").hexdigest() == sha256 else "is altered: another checksum"
     except FileNotFoundError:
         return "is missing"
@@ -188,10 +196,18 @@ def file_problem(side: Path, path: str, sha256: str, size: int, quick: bool = Fa
         return f"cannot be read: {e.strerror}"
 
 
-def _few(found: Sequence[Finding], what: str, remedy: str) -> Iterator[Finding]:
-    yield from found[:FEW]
-    if len(found) > FEW:
-        yield Finding(f"and {len(found) - FEW:,} more {what}", remedy)
+def is_inside(path: str) -> bool:
+    """Whether a path that a run names stays in the registry's folder."""
+    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
+
+
+def _few(found: Iterable[Finding], what: str, remedy: str) -> Iterator[Finding]:
+    n = 0
+    for n, finding in enumerate(found, 1):
+        if n <= FEW:
+            yield finding
+    if n > FEW:
+        yield Finding(f"and {n - FEW:,} more {what}", remedy)
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:

@@ -240,6 +240,8 @@ def _use_journal(store: Store, *, must: bool, new: bool = False) -> None:
     wanted, now = "DELETE" if network else "WAL", patiently(store.path, lambda: _journal(connection))
     if now == wanted and not new:
         return
+    if not (network or must):
+        return  # whoever only reads leaves the file as it is
     change, patience = f"PRAGMA journal_mode = {wanted}", CONVERSION if must and (network or new) else 0.0
     try:
         patiently(store.path, lambda: connection.execute(change), patience)

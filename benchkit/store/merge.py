@@ -17,7 +17,7 @@ from typing import Any
 from benchkit.errors import StoreError
 from benchkit.progress import Progress, Silent
 from benchkit.report import Report
-from benchkit.store.check import file_problem
+from benchkit.store.check import file_problem, is_inside
 from benchkit.store.copies import copy_database, copy_file
 from benchkit.store.database import Store, open_reading, open_store
 from benchkit.store.insert import CELL, insert_report, insert_row
@@ -202,9 +202,8 @@ class _Files:
 
     def target(self, path: str, sha256: str, size: int, uuid: str) -> str:
         """Its name here: its own, unless a run of ours names another file so, or it lies outside of the folder."""
-        side = self.store.side
         taken = self.store.execute("SELECT 1 FROM artifacts WHERE path = ? AND sha256 <> ?", (path, sha256)).fetchone()
-        if taken or not (side / path).resolve().is_relative_to(side.resolve()):
+        if taken or not is_inside(path):
             return f"predictions/{uuid}{Path(path).suffix}"
         return path
 

@@ -78,6 +78,9 @@ def test_on_a_network_file_system_the_journal_is_a_rollback_journal_and_that_is_
                 store.refresh()
     assert ["nfs4" in str(w.message) for w in recwarn.list if w.category is UserWarning] == [True]
     assert journal(path) == "delete"
+    before = path.read_bytes()
+    open_store(path, create=False).close()
+    assert path.read_bytes() == before, "who only reads leaves it as it is"
     with open_store(path) as store:  # copied to a local disk
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (3,)
     assert journal(path) == "wal"

@@ -333,4 +333,4 @@ class TestPrototypical(ClassifierSuite):
 
 
 class TestAttentive(ClassifierSuite):
-    spec = "attentive,depth=2,min_steps=100"
+    spec = "attentive,depth=2"

@@ -199,6 +199,8 @@ def run(
 ) -> list[Report]:
     """Every cell of the grid, computed where it is missing: its Report, in the order of the grid.
 
+    classifier: for trait tasks a scorer. n_train: examples a class, for trait tasks in total; -1 is all.
+
     Raises RunFailed where a cell fails (the others are kept), BenchkitError where nothing can be planned.
     """
     from dataclasses import replace

@@ -1,5 +1,7 @@
 """The statistics against scipy, scikit-learn and random matrices."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy import stats as reference
@@ -7,8 +9,9 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from benchkit.diagnose import remedies, weights
 from benchkit.diagnose.gather import Stats, _Sums
-from benchkit.diagnose.judge import find_outliers, judge
+from benchkit.diagnose.judge import RULE, find_outliers, judge
 from benchkit.diagnose.places import Place, places
+from benchkit.diagnose.record import point_rows
 
 
 def gathered(x_btd: np.ndarray, point: str = "blocks.0.resid_post", batches: int = 3) -> Stats:
@@ -132,3 +135,10 @@ def test_places_come_in_the_order_of_computation_and_each_once() -> None:
         "blocks.1.resid_post", "norm",
     ]  # fmt: skip
     assert Place.of("something.else").kind == "other"
+
+
+def test_the_guide_states_the_rule_and_every_statistic() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "diagnose.md").read_text()
+    assert " ".join(RULE.split()) in " ".join(guide.split())
+    names = {name for _, name, _ in point_rows(judge(gathered(np.random.default_rng(0).normal(0, 1, (4, 3, 16)))))}
+    assert {name for name in names if f"`{name}`" not in guide} == set()

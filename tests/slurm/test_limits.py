@@ -13,11 +13,9 @@ pytestmark = pytest.mark.slow
 def test_a_job_near_its_limit_is_queued_again_and_goes_on(lab) -> None:
     lab.benchkit(*lab.grid("gated", "gated,gate=a"), "--detach", "--slurm", "time=5", "--slurm", "max_timeouts=1")
     lab.until(lambda: "fit a" in lab.log, "the job waits at the gate")
-    number = lab.job()
-    lab.cluster.call("scancel", "--signal=USR2", number)  # what Slurm does when the limit is near
-    lab.until(lambda: lab.states().get(number) == "PENDING", "it is queued again")
+    lab.cluster.call("scancel", "--signal=USR2", lab.job())  # what Slurm does when the limit is near
     lab.open("a")
-    lab.cluster.call("scontrol", "update", f"jobid={number}", "StartTime=now")
+    lab.begin_again()
     lab.benchkit(*lab.grid("gated", "gated,gate=a"), "--wait")
     lab.assert_one_report_a_cell(2)
     assert lab.log.count("fit ") == 1

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -175,16 +176,27 @@ class Cluster:
         done = subprocess.run(command, env=os.environ | self.env, capture_output=True, text=True, timeout=60)
         return done.stdout
 
+    def steps(self, job: str = "") -> list[psutil.Process]:
+        """Slurm's own processes that watch over what jobs, or one job, run: `slurmstepd: [12.batch]`."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+                title = " ".join(process.cmdline())
+                mine = title.startswith(f"slurmstepd: [{job}.") if job else title.startswith("slurmstepd: ")
+                if mine and process.environ().get("SLURM_CONF") == self.env["SLURM_CONF"]:
+                    found.append(process)
+        return found
+
     def stop(self) -> None:
         """Ends what was started, jobs included, and removes the folder."""
         if "slurmctld" in self.pids:
-            self.call("scancel", "--quiet", "--state=PENDING", "--user=root")
-            self.call("scancel", "--quiet", "--signal=KILL", "--full", "--user=root")
+            self.call("scancel", "--quiet", "--user=root")
         for name in ("slurmd", "slurmctld", "slurmdbd", "mariadbd", "munged"):
             self._end(name, signal.SIGKILL)
-        for process in psutil.process_iter(["cmdline"]):  # steps that outlive slurmd
-            if "slurmstepd" in (words := " ".join(process.info["cmdline"] or ())) and str(self.folder) in words:
-                process.kill()
+        for step in self.steps():  # they outlive slurmd
+            for process in [*step.children(recursive=True), step]:
+                with suppress(psutil.NoSuchProcess):
+                    process.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _end(self, name: str, how: signal.Signals = signal.SIGTERM) -> None:

@@ -19,7 +19,7 @@ def main(registry: str, report: str, cells: str, kills: str) -> None:
         if not child:
             crowd.work(registry, report, int(cells))
             os._exit(0)
-        time.sleep(rng.random() ** 2 * 0.12)
+        time.sleep(rng.random() ** 2 * 0.09)
         os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         if not os.WIFSIGNALED(status):

@@ -68,7 +68,7 @@ def test_thirty_two_processes_share_ten_thousand_cells(folder: Path, make_report
 def test_launchers_killed_at_a_hundred_instants_lose_nothing_and_compute_nothing_twice(
     folder: Path, make_report: Callable[..., Report]
 ) -> None:
-    registry, model, cells = folder / "r.sqlite", folder / "report.json", 3000
+    registry, model, cells = folder / "r.sqlite", folder / "report.json", 4000
     model.write_text(make_report(artifacts=[]).to_json())
     command = [sys.executable, str(KILLS), str(registry), str(model), str(cells), "100"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -2,12 +2,12 @@
 
 import pickle
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import numpy as np
 
 from benchkit.errors import BenchkitError
-from benchkit.interfaces import Backbone, Encoded, Modality
+from benchkit.interfaces import Backbone, Encoded, Modality, WeightRole
 from benchkit.spec import Kind
 from benchkit.testing.common import Suite, expect, expect_array, expect_same, run_all, unharmed
 
@@ -163,6 +163,21 @@ class BackboneSuite(Suite):
                 expect("no.such.place" in str(e), f"the error does not name the place: {e}")
             else:
                 raise AssertionError("activations at 'no.such.place' raises no BenchkitError")
+
+    def test_the_weights_it_shows_have_names_and_roles(self) -> None:
+        """Of a backbone that shows any (`anatomy`)."""
+        layers = list(self.ready.anatomy())
+        names = [layer.name for layer in layers]
+        expect(len(set(names)) == len(names), f"anatomy() names a layer twice: {names}")
+        known = {p.partition(".")[2].partition(".")[0] for p in self.ready.points() if p.startswith("blocks.")}
+        for layer in layers:
+            roles = get_args(WeightRole)
+            expect(layer.role in roles, f"'{layer.name}' has the role '{layer.role}', and must have one of {roles}")
+            inside = layer.block is None or not known or str(layer.block) in known
+            expect(inside, f"'{layer.name}' is of block {layer.block}, and no place is: the blocks are {sorted(known)}")
+            for what, array in (("weight", layer.weight), ("bias", layer.bias)):
+                fine = array is None or (isinstance(array, np.ndarray) and array.dtype == np.float32)
+                expect(fine, f"the {what} of '{layer.name}' must be a float32 array")
 
     def test_what_is_fine_tuned_is_a_copy_of_the_same_model(self) -> None:
         """Of a model that can be; and changing the copy changes its features, but not the model's."""

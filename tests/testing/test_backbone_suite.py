@@ -3,7 +3,7 @@
 import functools
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,7 +12,7 @@ import pytest
 
 from benchkit.errors import BenchkitError
 from benchkit.fingerprint import fingerprint
-from benchkit.interfaces import Backbone, Encoded, Trainable
+from benchkit.interfaces import Backbone, Encoded, Trainable, Weights
 from benchkit.spec import param
 from benchkit.testing import BackboneSuite, check_backbone
 
@@ -289,6 +289,11 @@ class TunesNothing(Tunes):
         return Trainable(right.module, right.pooled, {"head.weight": 0}, 1)
 
 
+class ShowsWeightsTwice(Right):
+    def anatomy(self) -> Iterator[Weights]:
+        yield from [Weights("frames.linear", "patches", None, np.zeros((DIM, FRAME), np.float32))] * 2
+
+
 class PointTwice(Right):
     def points(self) -> tuple[str, ...]:
         return ("a", "a")
@@ -357,6 +362,7 @@ BROKEN: list[tuple[type[Backbone], str, str]] = [
     (Unseeded, "two_instances_give_the_same_features", "features of two instances: they differ"),
     (FlatTokens, "tokens_come_only_where_asked_for_and_change_nothing", "must be of shape [4, any, any]"),
     (OtherPooledWithTokens, "tokens_come_only_where_asked_for_and_change_nothing", "without and with tokens"),
+    (ShowsWeightsTwice, "the_weights_it_shows_have_names_and_roles", "names a layer twice"),
     (PointTwice, "activations_at_every_named_place", "must be a tuple of unique names"),
     (PointMissing, "activations_at_every_named_place", "gives ['frames.0']"),
     (PooledPoints, "activations_at_every_named_place", "must be of shape [2, any, any], and is [2, 6]"),
@@ -402,7 +408,7 @@ def test_a_call_lists_every_check_that_failed() -> None:
     with pytest.raises(AssertionError) as caught:
         check_backbone(Dead, other=Dead(RightParams(seed=0)))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("2 of 19 checks failed")
+    assert lines[0].startswith("2 of 20 checks failed")
     assert lines[1].startswith("- features tell examples apart: all audio inputs give the same features")
     assert lines[2].startswith("- other weights have another fingerprint: two models with different weights have one")
 

@@ -180,10 +180,11 @@ class Cluster:
         """Slurm's own processes that watch over what jobs, or one job, run: `slurmstepd: [12.batch]`."""
         found = []
         for process in psutil.process_iter():
-            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            with suppress(psutil.NoSuchProcess, psutil.ZombieProcess, OSError):
                 title = " ".join(process.cmdline())
-                mine = title.startswith(f"slurmstepd: [{job}.") if job else title.startswith("slurmstepd: ")
-                if mine and process.environ().get("SLURM_CONF") == self.env["SLURM_CONF"]:
+                known = title.startswith(f"slurmstepd: [{job}." if job else "slurmstepd: ")
+                # its title is written over the beginning of its environment, which psutil then takes for the end
+                if known and f"{self.folder}/".encode() in Path(f"/proc/{process.pid}/environ").read_bytes():
                     found.append(process)
         return found
 

@@ -170,7 +170,8 @@ def _powers(low: Num, high: Num, most: int = 7) -> list[Num]:
     """Powers of ten within; where there are few, twice and five times as well, where there are many, each so many."""
     first, last = math.floor(math.log10(max(low, 1e-300))), math.ceil(math.log10(max(high, 1e-300)))
     if last - first <= 2:
-        return [f * 10.0**e for e in range(first, last + 1) for f in (1, 2, 5)]
+        steps = (1, 2, 5) if high >= 10 * low else (1, 1.5, 2, 3, 4, 5, 7)
+        return [f * 10.0**e for e in range(first, last + 1) for f in steps]
     step = math.ceil((last - first + 1) / most)
     return [10.0**e for e in range(first, last + 1, step)]
 

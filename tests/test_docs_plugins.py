@@ -93,7 +93,9 @@ def test_the_page_shows_every_file_that_it_lists() -> None:
 
 def test_the_conformance_checks_of_the_page_pass(project: Project) -> None:
     out = said_by(project, "--no-sync pytest")
-    assert re.search(r"\b40 passed\b", out), out
+    passed = re.search(r"\b(\d+) passed\b", out)
+    assert passed, out
+    assert int(passed[1]) >= 40, out
 
 
 def test_benchkit_is_installed_there_as_a_stranger_would_have_it(project: Project) -> None:

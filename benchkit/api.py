@@ -119,6 +119,10 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
     """Plans, and computes what is missing. Raises BenchkitError where nothing can be planned."""
     if not settings.db.exists():
         settings.plan(grids, None)  # a mistyped name must not leave an empty registry behind
+        if settings.slurm:
+            from benchkit.dispatch.slurm import scheduler
+
+            scheduler.cluster()  # nor a host without a scheduler
     with open_store(settings.db) as store:
         await_orphans(store, ORPHANS)
         _end_claims(store)

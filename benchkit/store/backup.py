@@ -44,9 +44,9 @@ def backup(store: Store, target: Path, progress: Progress, *, link: bool = False
         inbox = _copy_inbox(store, side_folder(copy))
         try:
             copy_database(store, copy, progress)
+            runs, files = _verified(copy)
         except sqlite3.Error as e:
-            raise StoreError(f"cannot write the backup '{target}': {e}") from e
-        runs, files = _verified(copy)
+            raise StoreError(f"cannot write the backup '{target}': {e} (see `benchkit check`)") from e
         files += inbox
         lacking = []
         with progress.step("copy the predictions", len(files), "files") as step:

@@ -1,5 +1,8 @@
 """What jobs ask for: where it is said, which of it counts, and what is refused."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,15 @@ def test_any_time_is_a_positive_number_of_minutes_or_refused(text: str) -> None:
     except ValueError:
         return
     assert found >= 1
+
+
+def test_without_a_scheduler_there_is_one_line_and_no_registry(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchkit", "run", "--task", "digits", "--model", "pixels", "--executor", "slurm"],
+        capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path,
+        env=os.environ | {"SLURM_CONF": str(tmp_path / "none.conf")},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -206,3 +206,11 @@ def test_an_open_copy_of_a_rollback_journal_registry_is_whole(path: Path, conten
     copy(path, path.parent / "b.sqlite")
     assert contents(path.parent / "b.sqlite") == contents(path)
     assert os.path.getsize(path.parent / "b.sqlite")
+
+
+def test_a_registry_that_lacks_a_table_is_one_line_and_no_backup_is_left(tmp_path: Path) -> None:
+    with open_store(tmp_path / "r.sqlite") as store:
+        store.execute("DROP TABLE sightings")
+        with pytest.raises(StoreError, match="no such table: sightings"):
+            backup(store, tmp_path / "b.sqlite", Silent())
+    assert {f.name for f in tmp_path.iterdir()} <= {"r.sqlite", "r.sqlite.d", "r.sqlite-wal", "r.sqlite-shm"}

@@ -55,7 +55,9 @@ class Overview:
             lines.append(f"Slurm jobs: {counts}; {sum(j.left for j in self.jobs)} cells left")
         lines += [f"{w.cells} cells being computed by {w.owner}" for w in self.launchers]
         if self.failed:
-            lines.append(f"{self.failed} cells failed: benchkit show says why, benchkit run --retry-failed tries again")
+            lines.append(
+                f"failed cells: {self.failed} (`benchkit show failed` says why, `run --retry-failed` tries again)"
+            )
         return lines or ["nothing is being computed"]
 
 

@@ -1,7 +1,7 @@
 """Jobs that the scheduler ends: time limits, a lost node, a scheduler without a memory."""
 
 import pytest
-from slurm_lab import make_lab
+from slurm_lab import Lab, make_lab
 
 from benchkit.dispatch.slurm import scheduler
 from benchkit.dispatch.slurm.settle import settle
@@ -83,6 +83,7 @@ def test_accounts_tell_of_jobs_that_the_scheduler_has_forgotten(cluster_with_acc
     lab.open("a")
     ends = {first: "COMPLETED", second: "CANCELLED"}
     lab.until(lambda: ends.items() <= lab.states().items(), "both have ended")
+    lab.until(lambda: ends.items() <= accounts(lab).items(), "the accounts have heard of it, which may take a moment")
     lab.cluster.stop_controller()
     lab.cluster.start_controller("-c")
     assert not lab.states()
@@ -90,3 +91,10 @@ def test_accounts_tell_of_jobs_that_the_scheduler_has_forgotten(cluster_with_acc
     assert shown == {first: ("COMPLETED", 0, 0), second: ("CANCELLED", 0, 1)}
     assert lab.sql("SELECT reason, error LIKE '%CANCELLED by%' FROM failures") == [("cancelled", 1)]
     assert lab.sql("SELECT count(*) FROM runs") == [(1,)]
+
+
+def accounts(lab: Lab) -> dict[str, str]:
+    """What sacct says of each job: the first word of its state."""
+    told = lab.cluster.call("sacct", "--allusers", "--allocations", "--noheader", "--parsable2", "--format=JobID,State")
+    rows = [line.split("|") for line in told.splitlines()]
+    return {job: state.split()[0] for job, state in rows}

@@ -63,7 +63,6 @@ class Settings:
     shuffled: bool = False
     jobs: int | None = None
     retry_failed: bool = False
-
     slurm: "SlurmSettings | None" = None
     detach: bool = False
 

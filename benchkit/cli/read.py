@@ -67,7 +67,7 @@ def ls(
     with open_store(db, create=False) as store:
         runs = queries.recent(store, filters, limit)
         more = queries.count(store, filters) - len(runs) if limit and len(runs) == limit else 0
-        failed = len(queries.failures(store, filters))
+        failed = queries.count_failures(store, filters)
         if not runs:
             _note(queries.nothing_matches(store, filters))
     if json:

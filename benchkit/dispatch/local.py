@@ -6,13 +6,15 @@ or finished meanwhile is left to it. A job that fails does not stop the others.
 
 import shutil
 import signal
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchkit.dispatch import LOG, machine
+from benchkit.dispatch.logs import tail
 from benchkit.dispatch.order import longest_first
-from benchkit.dispatch.work import seal_failure, tail, work
+from benchkit.dispatch.work import seal_failure, work
 from benchkit.dispatch.workers import Worker, Workers
 from benchkit.evaluate import Outcome
 from benchkit.job import Job, JobOptions
@@ -25,6 +27,8 @@ from benchkit.store.ingest import ingest_inbox
 
 ATTEMPTS = 2
 """How often a job is started whose process was killed: the killer may have meant another, or memory is free again."""
+EVERY = 1.0
+"""Seconds between two looks at what workers have sealed."""
 INTERRUPTED = 130
 """What a worker exits with that was asked to end."""
 
@@ -60,6 +64,7 @@ def run_workers(
         options = replace(options, device="cuda")
     n = min(n, len(waiting))
     pool = _Pool(store, Workers(progress, held.inherited), options, held, n, force, progress)
+    looked = time.monotonic()
     with progress.step(f"{n} workers", len(waiting), "jobs") as step:
         try:
             while waiting or pool.workers.running:
@@ -67,9 +72,11 @@ def run_workers(
                     if not pool.start(waiting.pop(0)):
                         step.advance()
                 ended = pool.workers.next_event(timeout=0.5)
-                _take_in(store, progress)
                 if ended and pool.finish(ended):
                     step.advance()
+                if time.monotonic() - looked > EVERY:  # not at each event: the folder may be on a network
+                    _take_in(store, progress)
+                    looked = time.monotonic()
         finally:
             pool.workers.stop()
             _take_in(store, progress)

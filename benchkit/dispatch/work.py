@@ -12,6 +12,7 @@ from pathlib import Path
 
 from benchkit.cluster import slurm_job
 from benchkit.dispatch import LOG
+from benchkit.dispatch.logs import tail
 from benchkit.environment import resolve_device
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
@@ -99,12 +100,3 @@ def seal_failure(job: Job, cell: Cell, reason: Reason, error: str, log: str) -> 
         options=job.options.circumstances(),
     )
     seal(failure, Path(job.options.side) / "inbox")
-
-
-def tail(log: Path | None) -> str:
-    """The end of a log file; nothing where there is none."""
-    if log is None or not log.exists():
-        return ""
-    with log.open("rb") as f:
-        f.seek(max(0, log.stat().st_size - LOG_TAIL))
-        return f.read().decode(errors="replace")

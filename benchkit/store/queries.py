@@ -243,6 +243,12 @@ def failures(store: Store, filters: Filters = Filters()) -> list[FailureRow]:
     return [FailureRow._make((*row[:8], json.loads(row[8]), *row[9:])) for row in found]
 
 
+def count_failures(store: Store, filters: Filters = Filters()) -> int:
+    """How many failed cells match; reads none of their logs."""
+    where, values = replace(filters, history=True).where()
+    return _all(store, f"SELECT count(*) FROM failures AS runs WHERE {where}", values)[0][0]
+
+
 # ---------------------------------------------------------------------------------------------------------------- table
 
 

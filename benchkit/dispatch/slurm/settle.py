@@ -16,11 +16,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from benchkit.dispatch.logs import tail
 from benchkit.dispatch.slurm import scheduler
 from benchkit.dispatch.slurm.folder import Submission, decide, job_file, log_name, read_fate, verdict_of
 from benchkit.dispatch.slurm.scheduler import ENDED, Seen, Unreachable
 from benchkit.errors import StoreError
-from benchkit.records import LOG_TAIL, Failure, Reason
+from benchkit.records import Failure, Reason
 from benchkit.report import Cell
 from benchkit.store.database import Store
 from benchkit.store.insert import insert_failure
@@ -172,7 +173,7 @@ def _left(store: Store, job: Open) -> list[Cell]:
 
 
 def _failures(job: Open, cells: list[Cell], seen: Seen, fate: Mapping[str, Any]) -> list[Failure]:
-    log = _tail(job.folder / log_name(job.number))
+    log = tail(job.folder / log_name(job.number))
     reason, error = judge(seen, fate, log)
     return [
         Failure(uuid.uuid4().hex, cell, reason, error, platform.node(), now(), log, job.number, _options(job))
@@ -228,16 +229,6 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return "unknown"
-
-
-def _tail(path: Path) -> str:
-    """The end of a log; nothing where there is none."""
-    try:
-        with path.open("rb") as f:
-            f.seek(max(0, path.stat().st_size - 4 * LOG_TAIL))
-            return f.read().decode(errors="replace")[-LOG_TAIL:]
-    except OSError:
-        return ""
 
 
 def _seconds_since(stamp: str) -> float:

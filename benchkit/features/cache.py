@@ -14,7 +14,8 @@ full disk is an error and not a SIGBUS; they are never shrunk below what a reade
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,10 +28,12 @@ from jaxtyping import Bool, Float32, Int, UInt64
 
 from benchkit.errors import StoreError
 from benchkit.files import write_atomic
-from benchkit.fingerprint import fingerprint
+from benchkit.fingerprint import LENGTH, fingerprint
 
 INDEX = np.dtype([("digest", "<u8"), ("media", "<u8")])
 FILES = ("meta.json", "pooled.f32", "index", "lock")
+_NAME = re.compile(f"[0-9a-f]{{{LENGTH}}}")
+"""Of an entry's folder: whatever else lies in the cache is somebody else's."""
 CHUNK_BYTES = 1 << 22
 """Verified at a time: small enough for a processor's cache, large enough for numpy."""
 
@@ -86,7 +89,7 @@ class Entry:
         except (FileNotFoundError, ValueError):  # ValueError: shorter than that
             return nothing
         except OSError as e:
-            raise StoreError(f"cannot read the feature cache '{self.folder}': {e.strerror}") from e
+            raise _unreadable(self.folder, e) from e
         index = _read_index(self.folder, self.n)
         good = verify_rows(pooled, index, rows)
         media = np.zeros(self.n, np.uint64)
@@ -225,13 +228,23 @@ def unwritable(folder: Path, error: OSError) -> StoreError:
     )
 
 
+def _unreadable(folder: Path, error: OSError) -> StoreError:
+    return StoreError(
+        f"cannot read the feature cache '{folder}': {error.strerror}; --cache or BENCHKIT_CACHE names another folder"
+    )
+
+
 def _read_index(folder: Path, n: int) -> np.ndarray:
-    """[n] of INDEX, zeros where the file is absent or too short."""
+    """[n] of INDEX, zeros where the file is absent or too short. Raises StoreError where it cannot be read."""
     index = np.zeros(n, INDEX)
-    with suppress(FileNotFoundError):
+    try:
         data = (folder / "index").read_bytes()[: n * INDEX.itemsize]
-        whole = len(data) // INDEX.itemsize
-        index[:whole] = np.frombuffer(data, INDEX, count=whole)
+    except FileNotFoundError:
+        return index
+    except OSError as e:
+        raise _unreadable(folder, e) from e
+    whole = len(data) // INDEX.itemsize
+    index[:whole] = np.frombuffer(data, INDEX, count=whole)
     return index
 
 
@@ -249,7 +262,14 @@ def _pwrite(descriptor: int, data: np.ndarray, at: int) -> None:
         view, at = view[written:], at + written
 
 
-def folders(cache: Path) -> Iterator[Path]:
-    """The entries' folders, sorted; none where the cache is not there."""
-    with suppress(FileNotFoundError):
-        yield from sorted(p for p in cache.iterdir() if p.is_dir())
+def folders(cache: Path) -> list[Path]:
+    """The entries' folders, sorted, and no other's; none where the cache is not there.
+
+    Raises StoreError where it cannot be read.
+    """
+    try:
+        return sorted(p for p in cache.iterdir() if _NAME.fullmatch(p.name) and p.is_dir())
+    except FileNotFoundError:
+        return []
+    except OSError as e:
+        raise _unreadable(cache, e) from e

@@ -37,6 +37,8 @@ def filling(run: Run, rows: Int64[np.ndarray, " m"], key: Mapping[str, str] | No
     """Holds the lock of the cache entry that `key` names, to fill it. Without a key, and where another process is
     filling the entry already, nothing is written. Raises StoreError."""
     entry = run.entry(key, len(run.task.ids(run.split))) if key is not None else None
+    if entry and entry.read(rows).good.all():
+        entry = None  # nothing to write, and the folder may be one that is only read
     lock = try_lock(entry.folder) if entry else None
     with lock or nullcontext(), Writer(entry) if entry and lock else nullcontext() as writer:
         good = rows[entry.read(rows).good] if entry and writer else rows[:0]

@@ -41,6 +41,9 @@ def try_lock(folder: Path) -> Lock | None:
     for _ in range(100):
         try:
             folder.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise unwritable(folder, e) from e
+        try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except FileNotFoundError:
             continue  # prune removed the folder between the two

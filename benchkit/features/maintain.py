@@ -44,7 +44,7 @@ def ls(cache: Path) -> list[CacheEntry]:
         try:
             used = (folder / "meta.json").stat().st_mtime
             size = sum(f.stat().st_blocks * 512 for f in folder.iterdir())
-        except FileNotFoundError:
+        except OSError:
             continue  # removed by another process meanwhile
         done = Entry(folder, meta["key"], meta["n"]).claimed(np.arange(meta["n"]))
         found.append(CacheEntry(folder, meta["key"], meta["n"], meta["dim"], done, size, used))
@@ -68,7 +68,7 @@ def prune(cache: Path, keep_bytes: int) -> list[CacheEntry]:
     entries = ls(cache)
     known = {e.folder for e in entries}
     for folder in folders(cache):
-        if folder not in known and all(f.name in FILES or f.suffix == ".part" for f in folder.iterdir()):
+        if folder not in known and _is_remains(folder):
             _remove(folder)
     left = sum(e.bytes for e in entries)
     removed = []
@@ -79,6 +79,14 @@ def prune(cache: Path, keep_bytes: int) -> list[CacheEntry]:
             removed.append(entry)
             left -= entry.bytes
     return removed
+
+
+def _is_remains(folder: Path) -> bool:
+    """Whether nothing but an entry's files is in it."""
+    try:
+        return all(f.name in FILES or f.suffix == ".part" for f in folder.iterdir())
+    except OSError:
+        return False  # removed by another process meanwhile; or not ours to read
 
 
 def _remove(folder: Path) -> bool:

@@ -315,6 +315,30 @@ def test_prune_leaves_what_is_locked_and_takes_remains(run: Extract, tmp_path: P
     np.testing.assert_array_equal(mapped, before)
 
 
+def test_housekeeping_touches_no_folder_but_an_entrys(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "holiday.part").touch()
+    (tmp_path / "0123456789abcdef").mkdir()
+    assert ls(tmp_path) == prune(tmp_path, 0) == []
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["empty", "films", "holiday.part"]
+
+
+def test_a_cache_that_is_no_folder_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for look in (ls, lambda cache: list(verify(cache)), lambda cache: prune(cache, 0)):
+        with pytest.raises(StoreError, match=r"cannot read the feature cache '.*/file': Not a directory; --cache"):
+            look(tmp_path / "file")
+
+
+def test_an_index_that_cannot_be_read_is_named(run: Extract, tmp_path: Path) -> None:
+    run()
+    (entry_of(tmp_path) / "index").unlink()
+    (entry_of(tmp_path) / "index").mkdir()
+    with pytest.raises(StoreError, match=r"cannot read the feature cache '.*': Is a directory"):
+        ls(tmp_path / "cache")
+
+
 def test_a_lock_is_held_by_one_and_names_its_holder(tmp_path: Path) -> None:
     first = try_lock(tmp_path / "entry")
     assert first

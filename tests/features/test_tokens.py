@@ -70,6 +70,17 @@ def test_the_pooled_features_of_a_token_pass_go_to_the_cache(task: Recordings, t
     assert len(ls(tmp_path / "cache")) == 1
 
 
+def test_a_token_pass_that_has_nothing_to_add_asks_for_no_lock(task: Recordings, tmp_path: Path) -> None:
+    key, options = {"data": "d1"}, Options(tmp_path / "cache", workers=0)
+    extract(task, Bands(), "test", np.arange(9), key, options, Silent())
+    (entry,) = ls(tmp_path / "cache")
+    (entry.folder / "lock").unlink()
+    (entry.folder / "lock").mkdir()  # as good as a cache that may only be read
+    assert extract_tokens(task, Bands(), "test", np.arange(9), options, Silent(), key).rows.tolist() == [*range(9)]
+    with pytest.raises(StoreError, match="cannot write features"):
+        extract_tokens(task, Bands(), "test", np.arange(10), options, Silent(), key)
+
+
 def test_a_stream_that_is_left_early_gives_the_lock_back(task: Recordings, tmp_path: Path) -> None:
     key, options = {"data": "d1"}, Options(tmp_path / "cache", workers=2, batch_size=7)
     stream = stream_tokens(task, Bands(), "test", np.arange(60), options, Silent(), key)

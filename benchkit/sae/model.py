@@ -6,9 +6,25 @@ topk        of each vector's max(p, 0) the k largest (Gao et al. 2024, "Scaling 
 batchtopk   while training, of a whole batch's max(p, 0) the k largest a vector on average; afterwards those above one
             threshold, the mean over batches of the smallest one kept (Bussmann et al. 2024, arXiv 2412.06410).
 
-The auxiliary loss for dead units (AuxK, Gao et al., appendix A.2): the k_aux largest activations max(p, 0) of dead
-units reconstruct what the others left over, e = z - z_hat. A dead unit of a relu autoencoder has p < 0 everywhere and
-would get no gradient from that; so there p itself is taken.
+What comes from where. Gao et al. is the paper; "their code" is openai/sparse_autoencoder, which they published with it.
+
+unit norm     Every row of W_dec has length 1 at the start and is scaled back to it after each step; before the step its
+              gradient loses the part along it, because of Adam (Gao et al., A.1 and A.3, after Bricken et al. 2023).
+start         Random directions, the encoder parallel to the decoder (A.1). Two things of A.1 are not done: b starts as
+              the mean of the first batch and not as its geometric median, and the encoder's length is 1 and not fitted
+              to the inputs' (which they found to have no effect or a weakly negative one).
+AuxK          The k_aux largest activations max(p, 0) of dead units reconstruct what the others left, e = z - z_hat
+              without its gradient: e_hat = f_aux W_dec (A.2). k_aux is half the dimension (B.1: a power of two near),
+              the weight 1/32, and a unit is dead that did not fire for 10 million vectors (A.2); recordings are often
+              smaller, so it is a fifth of all vectors here where that is less.
+its unit      Their code divides E|e - e_hat|^2 by Var(e) of the batch, since e shrinks while training goes on, and
+              E|z - z_hat|^2 by one constant, Var(z) at the start. Here the second is left as it is, so that l1 keeps
+              its meaning, and the first is multiplied by that constant: the same loss, times Var(z). Where Var(e) is 0
+              there is no auxiliary loss (their code: a NaN counts as 0).
+few are dead  With fewer than k_aux dead units all are used, and the loss counts in proportion. That is neither in the
+              paper nor in their code: EleutherAI/sparsify does it.
+relu          A dead unit of a relu autoencoder has p < 0 everywhere, and max(p, 0) gives it no gradient; so there p
+              itself is taken. That is ours.
 """
 
 from collections.abc import Iterable
@@ -114,14 +130,21 @@ def auxiliary_loss(
     error: "Float[Tensor, 'B D']",
     dead: "Tensor",
     aux_k: int,
+    *,
+    rectified: bool = True,
 ) -> "Tensor":
-    """E |e - e_hat|^2, e_hat from the aux_k largest activations `pre` of dead units. error: e, without its gradient.
+    """E |e - e_hat|^2 / Var(e), e_hat from the aux_k largest activations of dead units; Var(e) = E |e - mean(e)|^2.
 
-    dead: [K], which units are. Of fewer than aux_k dead units all are used, and the loss counts in proportion.
+    error: e, without its gradient. dead: [K], which units are. rectified: max(pre, 0) are their activations, else pre.
+    Of fewer than aux_k dead units all are used, and the loss counts in proportion. 0 where e does not vary.
     """
     numbers = dead.nonzero()[:, 0]
     used = min(aux_k, len(numbers))
-    kept = pre[:, numbers].topk(used, dim=1, sorted=False)
+    of = pre[:, numbers]
+    kept = (of.relu() if rectified else of).topk(used, dim=1, sorted=False)
     f = kept.values.new_zeros(len(pre), len(numbers)).scatter(1, kept.indices, kept.values)
-    loss = (error.detach() - f @ w_dec[numbers]).square().sum(dim=1).mean()
-    return loss * (used / aux_k)
+    e = error.detach()
+    variance = (e - e.mean(dim=0)).square().sum(dim=1).mean()
+    if not bool(variance > 0):
+        return e.new_zeros(())
+    return (e - f @ w_dec[numbers]).square().sum(dim=1).mean() / variance * (used / aux_k)

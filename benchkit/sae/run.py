@@ -19,12 +19,14 @@ SAMPLED = 4096
 
 @dataclass
 class Run:
-    """since: [K], vectors since each unit fired last. history: rows of (steps done, name, value)."""
+    """since: [K], vectors since each unit fired last. variance: of z, at the start, summed over dimensions: the unit of
+    the auxiliary loss. history: rows of (steps done, name, value)."""
 
     config: SAEConfig
     model: Autoencoder
     optimiser: Any
     since: "Tensor"
+    variance: float
     uuid: str
     history: list[tuple[int, str, float]] = field(default_factory=list)
     last_gradient: float = 0.0
@@ -32,12 +34,14 @@ class Run:
 
     @staticmethod
     def start(config: SAEConfig, z: "Float[Tensor, 'B D']", device: str, uuid: str) -> "Run":
-        """z: the first batch, for its mean."""
+        """z: the first batch, for its mean and variance."""
         import torch
 
         model = Autoencoder(config, z.shape[1], z.mean(dim=0), device)
         optimiser = torch.optim.Adam(model.parameters.values(), lr=config.lr)
-        return Run(config, model, optimiser, torch.zeros(config.width, dtype=torch.int64, device=device), uuid)
+        since = torch.zeros(config.width, dtype=torch.int64, device=device)
+        variance = float((z - z.mean(dim=0)).double().square().sum(dim=1).mean())
+        return Run(config, model, optimiser, since, variance, uuid)
 
     def step(self, z: "Float[Tensor, 'B D']", number: int, steps: int, shared: TrainConfig, *, log: bool) -> None:
         """One update, number from 0. log: metrics of this batch, before the update, go to `history`."""
@@ -56,8 +60,8 @@ class Run:
         dead = self.since >= (shared.dead_after or 0)
         if shared.aux and bool(dead.any()):
             aux_k = shared.aux_k or max(1, z.shape[1] // 2)
-            of = pre if config.activation == "relu" else pre.relu()  # see benchkit.sae.model
-            loss = loss + shared.aux * auxiliary_loss(of, model.w_dec, error, dead, aux_k)
+            rest = auxiliary_loss(pre, model.w_dec, error, dead, aux_k, rectified=config.activation != "relu")
+            loss = loss + shared.aux * self.variance * rest
         self.optimiser.zero_grad()
         loss.backward()
         model.remove_parallel_gradient()

@@ -34,7 +34,8 @@ from benchkit.times import now
 if TYPE_CHECKING:
     from torch import Tensor
 
-FORMAT = 1
+FORMAT = 2
+"""Of training.json and the checkpoint; and of what is trained: other losses are another number."""
 LOGS = 50
 """Times that metrics are logged, where the user says nothing."""
 CHECKPOINT_S = 300.0

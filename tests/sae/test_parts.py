@@ -6,9 +6,10 @@ import torch
 
 from benchkit.activations import Moments, Statistics
 from benchkit.errors import BenchkitError
-from benchkit.sae.config import SAEConfig, l1_scale_at, product, scale_at
+from benchkit.sae.config import SAEConfig, TrainConfig, l1_scale_at, product, scale_at
 from benchkit.sae.model import Autoencoder, activate, auxiliary_loss
 from benchkit.sae.normalise import covariance_about, fit_normalisation, normalised
+from benchkit.sae.run import Run
 
 NONE = torch.tensor(0.0)
 
@@ -55,28 +56,64 @@ def test_the_threshold_is_the_mean_of_the_smallest_that_batches_keep() -> None:
     assert float(model.threshold) == pytest.approx(expected, rel=1e-5)
 
 
-def test_the_auxiliary_loss_lets_dead_units_reconstruct_the_rest() -> None:
+@pytest.mark.parametrize("rectified", [True, False])
+def test_the_auxiliary_loss_lets_dead_units_reconstruct_the_rest(rectified: bool) -> None:
     rng = np.random.default_rng(1)
     p, w, e = (
         pre(6, 20),
         rng.standard_normal((20, 5)).astype(np.float32),
-        rng.standard_normal((6, 5)).astype(np.float32),
+        rng.standard_normal((6, 5)).astype(np.float32) + 3,
     )
     dead = np.zeros(20, bool)
     dead[[2, 5, 7, 11, 13]] = True
+    of = np.maximum(p, 0) if rectified else p
     chosen = np.where(dead, p, -np.inf)
-    chosen = np.where(chosen >= np.sort(chosen, axis=1)[:, -3:-2], chosen, 0)
-    expected = ((e - chosen @ w) ** 2).sum(axis=1).mean()
+    chosen = np.where(chosen >= np.sort(chosen, axis=1)[:, -3:-2], of, 0)
+    variance = e.var(axis=0).sum()
+    expected = ((e - chosen @ w) ** 2).sum(axis=1).mean() / variance
     tensors = [torch.from_numpy(x) for x in (p, w, e, dead)]
-    assert float(auxiliary_loss(*tensors, 3)) == pytest.approx(expected, rel=1e-5)
-    of_all = ((e - np.where(dead, p, 0) @ w) ** 2).sum(axis=1).mean()
-    assert float(auxiliary_loss(*tensors, 10)) == pytest.approx(of_all / 2, rel=1e-5)
+    assert float(auxiliary_loss(*tensors, 3, rectified=rectified)) == pytest.approx(expected, rel=1e-5)
+    of_all = ((e - np.where(dead, of, 0) @ w) ** 2).sum(axis=1).mean() / variance
+    assert float(auxiliary_loss(*tensors, 10, rectified=rectified)) == pytest.approx(of_all / 2, rel=1e-5)
+
+
+def test_the_auxiliary_loss_is_the_same_however_small_the_rest_has_become() -> None:
+    """As the published code has it: it is a share of the rest's variance, and does not fade with the rest."""
+    p, w, e = torch.from_numpy(pre(6, 20)), torch.zeros(20, 5), torch.randn(6, 5)
+    dead = torch.ones(20, dtype=torch.bool)
+    large, small = (float(auxiliary_loss(p, w, scale * e, dead, 3)) for scale in (1.0, 1e-3))
+    assert small == pytest.approx(large, rel=1e-4)
+    assert float(auxiliary_loss(p, w, e[:1], dead, 3)) == 0, "of one vector alone the rest has no variance"
+
+
+def test_a_step_weighs_the_auxiliary_loss_by_the_variance_of_the_first_batch() -> None:
+    z = torch.randn(64, 6, generator=torch.Generator().manual_seed(0)) * 3 + 1
+    run = Run.start(SAEConfig("topk", 30, "none", k=2), z, "cpu", "x")
+    model, dead = run.model, torch.arange(30) < 10
+    run.since[:10] = 10**6
+    with torch.no_grad():  # above 0, and never among the largest two
+        model.w_enc[:, :10] *= 1e-3
+        model.b_enc[:10] = 1e-4
+    pre_z = model.pre_activations(z)
+    z_hat = model.decode(model.active(pre_z, training=True))
+    e = (z - z_hat).detach()
+    f = pre_z[:, :10].relu()
+    f = torch.where(f >= f.topk(3, dim=1).values[:, -1:], f, 0.0)
+    rest = (e - f @ model.w_dec[:10]).square().sum(dim=1).mean() / e.var(dim=0, correction=0).sum()
+    loss = (z - z_hat).square().sum(dim=1).mean() + 0.25 * z.var(dim=0, correction=0).sum() * rest
+    expected = torch.autograd.grad(loss, model.w_enc)[0]
+    assert not (model.active(pre_z, training=True)[:, dead] > 0).any()
+    run.step(z, 0, 10, TrainConfig(aux=0.25, aux_k=3, dead_after=1000), log=False)
+    assert model.w_enc.grad is not None
+    assert expected[:, dead].abs().max() > 1e-3
+    torch.testing.assert_close(model.w_enc.grad, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_dead_unit_gets_a_gradient_from_it_alone() -> None:
     p = torch.full((4, 3), -1.0, requires_grad=True)
     dead = torch.tensor([False, True, False])
-    auxiliary_loss(p, torch.ones(3, 2), torch.ones(4, 2), dead, 1).backward()
+    e = torch.arange(8.0).reshape(4, 2)
+    auxiliary_loss(p, torch.ones(3, 2), e, dead, 1, rectified=False).backward()
     assert p.grad is not None
     assert (p.grad[:, 1] != 0).all()
     assert not p.grad[:, [0, 2]].any()

@@ -17,6 +17,8 @@ from benchkit.errors import DataError
 
 BLOCK = 200_000
 """Values at a time: so many fit into a processor's cache."""
+ROUNDING = 1e-12
+"""Of a sum of squares, as a share of it."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +111,18 @@ class Moments:
             values = [nothing[f.name] if v is None else v for v in record[f.name]]
             made[f.name] = np.array(values, np.int64 if whole else np.float64)
         return Moments(**made)
+
+
+def mean_and_variance_without(
+    whole: Moments, part: Moments
+) -> tuple[Float64[np.ndarray, " D"], Float64[np.ndarray, " D"]]:
+    """Of the vectors of `whole` that are not in `part`, which is some of them: mean and population variance, NaN where
+    none are left. The larger the rest, the more exact; what is below the rounding of `whole` is a variance of 0."""
+    n = (whole.count - part.count).astype(np.float64)
+    mean = _ratio(whole.count * whole.mean - part.count * part.mean, n)
+    delta = np.where(part.count > 0, part.mean - mean, 0)
+    m2 = whole.m2 - part.m2 - delta**2 * n * part.count / np.maximum(whole.count, 1)
+    return mean, _ratio(np.where(m2 > ROUNDING * whole.m2, m2, 0), n)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ which are much alike, are spread over many batches. Reading and shuffling happen
 from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from benchkit.features.batches import ahead
 
@@ -49,6 +49,21 @@ def shuffled(
 
     with ahead(batches(), AHEAD, lambda: None) as ready:
         yield from ready
+
+
+def views_of(
+    shards: Sequence[Float[np.ndarray, "_ T D"]], examples: Int[np.ndarray, " n"]
+) -> list[Float[np.ndarray, "_ T D"]]:
+    """These examples, ascending and counted through all shards, as views of neighbouring ones: nothing is copied."""
+    views, begin = [], 0
+    for shard in shards:
+        low, high = np.searchsorted(examples, (begin, begin + len(shard)))
+        own = examples[low:high] - begin
+        plain = np.asarray(shard)  # of a memory map, a slice costs more than of an array
+        runs = np.split(own, np.flatnonzero(np.diff(own) != 1) + 1)
+        views += [plain[run[0] : run[-1] + 1] for run in runs if len(run)]
+        begin += len(shard)
+    return views
 
 
 def _epoch(

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int, Int64
 
 from benchkit.activations.moments import Moments, Statistics
-from benchkit.activations.reader import BUFFER_BYTES, shuffled
+from benchkit.activations.reader import BUFFER_BYTES, shuffled, views_of
 from benchkit.activations.shards import FORMAT, point_folder, read_json, sha256_of
 from benchkit.errors import BenchkitError, StoreError, did_you_mean
 from benchkit.fingerprint import fingerprint
@@ -130,14 +130,17 @@ class RecordedPoint:
         patches: bool = False,
         skip: int = 0,
         buffer_bytes: int = BUFFER_BYTES,
+        examples: Int[np.ndarray, " n"] | None = None,
     ) -> Generator[Float32[np.ndarray, "B D"], None, None]:
         """The vectors in random order, each exactly once an epoch; see benchkit.activations.reader.
 
         epochs: None is without end. patches: leaves the prefix tokens out. skip: so many batches are left out at the
-        beginning, to go on where a run stopped. buffer_bytes: memory that is shuffled in.
+        beginning, to go on where a run stopped. buffer_bytes: memory that is shuffled in. examples: only these, by
+        their place in the files, ascending.
         """
         first = self.prefix_tokens if patches else 0
-        return shuffled(self.shards, first, batch_size, seed, epochs, skip, buffer_bytes)
+        shards = self.shards if examples is None else views_of(self.shards, examples)
+        return shuffled(shards, first, batch_size, seed, epochs, skip, buffer_bytes)
 
     def verify(self) -> list[str]:
         """A line for each shard that is missing or not as it was written. Reads everything."""

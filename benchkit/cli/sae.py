@@ -64,9 +64,16 @@ def train(
     dead_after: Annotated[
         int | None, typer.Option(min=1, help="Vectors without firing (default: a fifth of all, 10 million at most).")
     ] = None,
+    held_out: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the examples to measure the result on and not to train on; 0 is none (default: 0.05, where "
+            "there are 20 examples)."
+        ),
+    ] = None,
     clip: Annotated[float | None, typer.Option(help="Largest norm of the gradient (default: none).")] = None,
     all_tokens: Annotated[bool, typer.Option("--all-tokens", help="Train on class tokens and registers, too.")] = False,
-    order: Annotated[int, typer.Option(min=0, help="Seed of the order of the vectors.")] = 0,
+    order: Annotated[int, typer.Option(min=0, help="Seed of the order of the vectors, and of what is held out.")] = 0,
     log_every: Annotated[int | None, typer.Option(min=1, help="Steps between logs (default: 50 logs in all).")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     db: Db = None,
@@ -92,8 +99,9 @@ def train(
         lr or [3e-4], seed or [0],
     )  # fmt: skip
     shared = TrainConfig(
-        batch_size, epochs, steps, warmup, decay.value, l1_warmup, aux, aux_k, dead_after, clip, not all_tokens, order
-    )
+        batch_size=batch_size, epochs=epochs, steps=steps, warmup=warmup, decay=decay.value, l1_warmup=l1_warmup,
+        aux=aux, aux_k=aux_k, dead_after=dead_after, clip=clip, patches=not all_tokens, seed=order, held_out=held_out,
+    )  # fmt: skip
     where = resolve_device(device)
     outcome = trained(
         on, to, configs, shared, point=data.point, device=where, log_every=log_every, progress=for_stream(sys.stderr)
@@ -128,6 +136,8 @@ def _print(rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
 
     columns = {
         "mse": "mse", "explained_variance": "explained", "l0": "L0", "l1": "L1", "dead": "dead",
+        "held_out_mse": "held-out mse", "held_out_explained_variance": "held-out explained",
+        "held_out_l0": "held-out L0", "held_out_dead": "held-out dead",
         "correlation": "correlation", "coherence": "coherence", "decoder_norm": "decoder norm",
         "gradient_norm": "gradient norm",
     }  # fmt: skip

@@ -1,6 +1,7 @@
 """What is trained: one autoencoder's settings, and those that all of a training share."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
@@ -34,9 +35,9 @@ class SAEConfig:
             raise BenchkitError(f"--width {self.width} is no number of units")
         if self.k is not None and not 1 <= self.k <= self.width:
             raise BenchkitError(f"--k {self.k} is no number of active units, of {self.width}")
-        if self.l1 is not None and not self.l1 >= 0:
+        if self.l1 is not None and not 0 <= self.l1 < math.inf:
             raise BenchkitError(f"--l1 {self.l1} is no weight: give 0 or more")
-        if not self.lr > 0:
+        if not 0 < self.lr < math.inf:
             raise BenchkitError(f"--lr {self.lr} is no learning rate")
 
     @property
@@ -55,7 +56,8 @@ class TrainConfig:
     which the L1 weight rises from 0. aux: weight of the auxiliary loss. aux_k: units it uses; None is half the
     dimension. dead_after: vectors without firing after which a unit is dead for it; None is a fifth of all that will be
     seen, but 10 million (Gao et al. 2024) at most. clip: of the gradient's norm. patches: leave class tokens and
-    registers out. seed: of the order of the vectors.
+    registers out. held_out: share of the examples that the result is measured on and that are not trained on; None is
+    5 % where there are 20 examples, else none of them. seed: of the order of the vectors, and of what is held out.
     """
 
     batch_size: int = 4096
@@ -70,8 +72,18 @@ class TrainConfig:
     clip: float | None = None
     patches: bool = True
     seed: int = 0
+    held_out: float | None = None
 
     def __post_init__(self) -> None:
+        for name in ("batch_size", "epochs", "steps", "aux_k", "dead_after"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise BenchkitError(f"--{name.replace('_', '-')} {value} is too few: give 1 or more")
+        if not 0 <= self.aux < math.inf:
+            raise BenchkitError(f"--aux {self.aux} is no weight: give 0 or more")
+        if self.clip is not None and not self.clip > 0:
+            raise BenchkitError(f"--clip {self.clip} is no norm of a gradient: give more than 0")
+        if self.held_out is not None and not 0 <= self.held_out < 1:
+            raise BenchkitError(f"--held-out {self.held_out} is no share of the examples: give 0 to less than 1")
         for name in ("warmup", "l1_warmup"):
             if not 0 <= getattr(self, name) <= 1:
                 raise BenchkitError(
@@ -119,8 +131,6 @@ def scale_at(step: int, steps: int, warmup: float, decay: Decay) -> float:
     It rises linearly over the first `warmup` share of the steps, and then falls to 0, along a line or half a cosine, or
     stays.
     """
-    import math
-
     rising = round(warmup * steps)
     if step < rising:
         return (step + 1) / rising

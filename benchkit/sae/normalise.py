@@ -5,9 +5,9 @@ dimension   z = (x - mean) / std, each dimension by itself
 layernorm   z = (x - m) / sqrt(v + 1e-5), m and v the mean and variance of the vector's own dimensions
 whiten      z = (x - mean) W, W = V / sqrt(variances of the principal components): PCA whitening
 
-Mean, standard deviation and covariance are those of the recording. In `dimension`, a dimension that never changes is
-only centred. In `whiten`, a component whose variance is below 1e-4 of the median component's is divided as if it had
-that much: what lies below is the rounding of float16.
+Mean, standard deviation and covariance are those of the examples to train on. In `dimension`, a dimension that never
+changes is only centred. In `whiten`, a component whose variance is below 1e-4 of the median component's is divided as
+if it had that much: what lies below is the rounding of float16.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from benchkit.activations.moments import Statistics
 from benchkit.errors import DataError
 from benchkit.sae.config import Normalisation
 
@@ -29,16 +28,17 @@ FLOOR = 1e-4
 
 def fit_normalisation(
     how: Normalisation,
-    statistics: Statistics,
+    mean: Float64[np.ndarray, " D"],
+    variance: Float64[np.ndarray, " D"],
     covariance: Float64[np.ndarray, "D D"] | None,
 ) -> dict[str, Float32[np.ndarray, "..."]]:
     """The tensors that `normalised` needs: `mean`, `std`, `whitening`. covariance: for whiten alone."""
     if how in ("none", "layernorm"):
         return {}
-    mean = statistics.mean.astype(np.float32)
+    centre = mean.astype(np.float32)
     if how == "dimension":
-        std = np.where(statistics.variance > 0, statistics.std, 1)
-        return {"mean": mean, "std": std.astype(np.float32)}
+        std = np.sqrt(np.where(variance > 0, variance, 1))
+        return {"mean": centre, "std": std.astype(np.float32)}
     if covariance is None:
         raise ValueError("whitening needs the covariance")
     variances, vectors = np.linalg.eigh(covariance)
@@ -47,7 +47,7 @@ def fit_normalisation(
     if not typical > 0:
         raise DataError("the activations are all alike: there is nothing to whiten")
     scale = np.sqrt(np.maximum(variances, FLOOR * typical))
-    return {"mean": mean, "whitening": (vectors / scale).astype(np.float32)}
+    return {"mean": centre, "whitening": (vectors / scale).astype(np.float32)}
 
 
 def covariance_about(

@@ -82,7 +82,12 @@ class Run:
         model.unit_decoder()
 
     def measure(
-        self, z: "Float[Tensor, 'N D']", f: "Float[Tensor, 'N K']", z_hat: "Float[Tensor, 'N D']", *, sampled: bool
+        self,
+        z: "Float[Tensor, 'N D']",
+        f: "Float[Tensor, 'N K']",
+        z_hat: "Float[Tensor, 'N D']",
+        *,
+        sampled: bool = False,
     ) -> dict[str, float]:
         """Every metric. sampled: correlation and coherence of every n-th unit, so that there are SAMPLED of them."""
         decoder = self.model.w_dec.detach()
@@ -97,6 +102,18 @@ class Run:
             "coherence": metrics.coherence(decoder[::every]),
             "decoder_norm": metrics.decoder_norm(decoder),
             "gradient_norm": self.last_gradient,
+        }
+
+    def measure_held_out(
+        self, z: "Float[Tensor, 'N D']", f: "Float[Tensor, 'N K']", z_hat: "Float[Tensor, 'N D']"
+    ) -> dict[str, float]:
+        """Of vectors that were held out: what depends on them, and not on the decoder alone."""
+        return {
+            "held_out_mse": metrics.mse(z, z_hat),
+            "held_out_explained_variance": metrics.explained_variance(z, z_hat),
+            "held_out_l0": metrics.l0(f),
+            "held_out_l1": metrics.l1(f),
+            "held_out_dead": metrics.dead(f),
         }
 
     def note(self, step: int, found: Mapping[str, float]) -> None:

@@ -22,10 +22,11 @@ import numpy as np
 
 from benchkit.activations.recording import RecordedPoint, Recording
 from benchkit.activations.shards import sha256_of
-from benchkit.errors import BenchkitError, FitError, StoreError, require
+from benchkit.errors import BenchkitError, DataError, FitError, StoreError, require
 from benchkit.files import write_atomic
 from benchkit.progress import Progress, Silent
 from benchkit.sae.config import SAEConfig, TrainConfig
+from benchkit.sae.held_out import Parts, divide, training_statistics
 from benchkit.sae.normalise import covariance_about, fit_normalisation, normalised
 from benchkit.sae.run import Run
 from benchkit.scorers.saved import read_record, write_tensors
@@ -94,18 +95,28 @@ def train(
     data = recording[point] if point else recording.only
     statistics = data.patch_statistics if shared.patches else data.statistics
     statistics.require_finite(f"point '{data.point}' of '{on}'")
-    total = data.vectors_of(patches=shared.patches)
+    parts = divide(data.n_examples, shared.held_out, shared.seed)
+    each = data.vectors_of(patches=shared.patches) // data.n_examples
+    total = len(parts.train) * each
+    if not total:
+        raise DataError(
+            f"point '{data.point}' of '{on}' has no patches, only class tokens or registers: --all-tokens trains on "
+            "them"
+        )
     steps = shared.epochs * -(-total // shared.batch_size)
     steps = min(steps, shared.steps) if shared.steps else steps
-    if shared.dead_after is None:
-        shared = replace(shared, dead_after=min(10_000_000, steps * min(shared.batch_size, total) // 5))
+    shared = replace(
+        shared,
+        held_out=parts.share,
+        dead_after=shared.dead_after or max(1, min(10_000_000, steps * min(shared.batch_size, total) // 5)),
+    )
     identity = {
         "format": FORMAT, "recording": data.fingerprint, "point": data.point, "shared": shared.to_record(),
         "autoencoders": [asdict(c) for c in configs],
     }  # fmt: skip
     if done := _claim(to, identity):
         return _again(to, done)
-    session = _Session(data, to, shared, steps, device, identity, log_every or max(1, steps // LOGS))
+    session = _Session(data, parts, to, shared, steps, device, identity, log_every or max(1, steps // LOGS))
     with progress.step("normalise", None, "vectors") as counted:
         session.normalise({c.normalise for c in configs}, counted)
     session.start(configs)
@@ -118,10 +129,11 @@ class _Session:
     """The autoencoders under training, and where they are."""
 
     def __init__(
-        self, data: RecordedPoint, to: Path, shared: TrainConfig, steps: int, device: str, identity: dict[str, Any],
-        log_every: int,
+        self, data: RecordedPoint, parts: Parts, to: Path, shared: TrainConfig, steps: int, device: str,
+        identity: dict[str, Any], log_every: int,
     ) -> None:  # fmt: skip
-        self.data, self.to, self.shared, self.steps, self.device = data, to, shared, steps, device
+        self.data, self.parts, self.to, self.shared = data, parts, to, shared
+        self.steps, self.device = steps, device
         self.identity, self.log_every = identity, log_every
         self.step, self.wall_s, self.began, self.started_at = 0, 0.0, time.perf_counter(), now()
         self.runs: list[Run] = []
@@ -131,23 +143,24 @@ class _Session:
     def normalise(self, wanted: set[Any], counted: Any) -> None:
         import torch
 
-        patches = self.shared.patches
-        statistics = self.data.patch_statistics if patches else self.data.statistics
-        covariance = None
+        mean, variance, covariance = np.zeros(self.data.dim), np.ones(self.data.dim), None
+        if wanted & {"dimension", "whiten"}:
+            mean, variance = training_statistics(
+                self.data, self.parts, patches=self.shared.patches, progressed=counted.advance
+            )
         if "whiten" in wanted:
 
             def some() -> Any:
-                size = self.shared.batch_size
-                with closing(self.data.batches(size, seed=self.shared.seed, patches=patches)) as batches:
+                with closing(self._batches(0, epochs=1)) as batches:
                     for i, batch in enumerate(batches):
-                        if i * size >= COVARIANCE:
+                        if i * self.shared.batch_size >= COVARIANCE:
                             return
                         yield batch
                         counted.advance(len(batch))
 
-            covariance = covariance_about(some(), statistics.mean)
+            covariance = covariance_about(some(), mean)
         for how in sorted(wanted):
-            self.tensors[how] = fit_normalisation(how, statistics, covariance)
+            self.tensors[how] = fit_normalisation(how, mean, variance, covariance)
             self._on_device[how] = {k: torch.from_numpy(v).to(self.device) for k, v in self.tensors[how].items()}
 
     def start(self, configs: Sequence[SAEConfig]) -> None:
@@ -231,10 +244,14 @@ class _Session:
 
     def _write(self, run: Run) -> Trained:
         if run.config.activation == "batchtopk":
-            with closing(self._batches(0, self.shared.seed + 2)) as batches:
+            with closing(self._batches(0, seed=self.shared.seed + 2)) as batches:
                 some = (self._z(next(batches), run.config) for _ in range(min(CALIBRATION, self.steps)))
                 run.model.calibrate(some)
-        found, vectors = self._evaluate(run)
+        found, vectors = self._evaluate(run, self.parts.train, run.measure)
+        held_out = 0
+        if len(self.parts.held_out):
+            more, held_out = self._evaluate(run, self.parts.held_out, run.measure_held_out)
+            found |= more
         run.history = [row for row in run.history if row[0] < self.steps]
         run.note(self.steps, found)
         metadata = self.data.metadata
@@ -244,7 +261,8 @@ class _Session:
             "model_fingerprint": metadata["model_fingerprint"], "recording": self.data.fingerprint,
             "autoencoder": asdict(run.config), "training": self.shared.to_record(), "dim": self.data.dim,
             "steps": self.steps, "metrics": {k: v for k, v in found.items() if math.isfinite(v)},
-            "measured_on": vectors, "started_at": self.started_at, "finished_at": now(),
+            "measured_on": vectors, "held_out_examples": len(self.parts.held_out), "held_out_measured_on": held_out,
+            "started_at": self.started_at, "finished_at": now(),
         }  # fmt: skip
         tensors = {name: tensor.cpu().numpy() for name, tensor in run.model.tensors.items()}
         tensors |= {f"normalise.{k}": v for k, v in self.tensors[run.config.normalise].items()}
@@ -252,26 +270,36 @@ class _Session:
         write_tensors(path, tensors, record)
         return Trained(path, sha256_of(path), read_record(path, "sae"), run.history)
 
-    def _evaluate(self, run: Run) -> tuple[dict[str, float], int]:
-        """Metrics of the result as a scorer uses it, on vectors in an order of their own."""
+    def _evaluate(
+        self, run: Run, examples: np.ndarray, measure: Callable[..., dict[str, float]]
+    ) -> tuple[dict[str, float], int]:
+        """Metrics of the result as a scorer uses it, on vectors of these examples in an order of their own; and on how
+        many vectors."""
         import torch
 
-        wanted = max(4096, min(EVALUATED, HELD // run.config.width))
-        z, f = [], []
-        with torch.no_grad(), closing(self._batches(0, self.shared.seed + 1)) as batches:
-            held = 0
-            while held < min(wanted, self.data.vectors_of(patches=self.shared.patches)):
-                part = self._z(next(batches), run.config)[: wanted - held]
-                z.append(part)
-                f.append(run.model.active(run.model.pre_activations(part), training=False))
-                held += len(part)
-            all_z, all_f = torch.cat(z), torch.cat(f)
-            return run.measure(all_z, all_f, run.model.decode(all_f), sampled=False), held
+        each = self.data.vectors_of(patches=self.shared.patches) // self.data.n_examples
+        n = min(max(4096, min(EVALUATED, HELD // run.config.width)), len(examples) * each)
+        z = torch.empty(n, self.data.dim, device=self.device)
+        f = torch.empty(n, run.config.width, device=self.device)
+        at = 0
+        with (
+            torch.no_grad(),
+            closing(self._batches(0, seed=self.shared.seed + 1, epochs=1, examples=examples)) as batches,
+        ):
+            while at < n:
+                part = self._z(next(batches), run.config)[: n - at]
+                z[at : at + len(part)] = part
+                f[at : at + len(part)] = run.model.active(run.model.pre_activations(part), training=False)
+                at += len(part)
+            return measure(z, f, run.model.decode(f)), n
 
-    def _batches(self, skip: int, seed: int | None = None) -> Any:
+    def _batches(
+        self, skip: int, *, seed: int | None = None, epochs: int | None = None, examples: np.ndarray | None = None
+    ) -> Any:
+        """Of the examples to train on, where no others are given."""
         return self.data.batches(
-            self.shared.batch_size, seed=self.shared.seed if seed is None else seed, epochs=None,
-            patches=self.shared.patches, skip=skip,
+            self.shared.batch_size, seed=self.shared.seed if seed is None else seed, epochs=epochs,
+            patches=self.shared.patches, skip=skip, examples=self.parts.train if examples is None else examples,
         )  # fmt: skip
 
     def _z(self, x: np.ndarray, config: SAEConfig) -> "Tensor":

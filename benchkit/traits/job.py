@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from benchkit.activations import TOKENS
-from benchkit.activations.reader import BUFFER_BYTES, shuffled
+from benchkit.activations.reader import BUFFER_BYTES, shuffled, views_of
 from benchkit.activations.stream import check_points
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Context, Outcome, evaluate_cell
@@ -169,8 +169,7 @@ def _fit_one(fit: _Fit, fold: Fold, kept: Kept, data: JobData) -> None:
     """Fits the scorer on the fold's training patches, and chooses for each cell."""
     rows, patches = kept[fit.point]
     own = np.flatnonzero(np.isin(rows, fold.train))
-    runs = np.split(own, np.flatnonzero(np.diff(own) != 1) + 1)
-    parts = [patches[run[0] : run[-1] + 1] for run in runs if len(run)]  # views: a choice of rows would be a copy
+    parts = views_of([patches], own)  # a choice of rows would be a copy
     scorer: Scorer = fit.spec.build()
     stream: Any = shuffled(parts, 0, BATCH, fit.seed, 1, 0, BUFFER_BYTES)
     with closing(stream) as batches:  # which ends its thread, where the scorer does not want all of it

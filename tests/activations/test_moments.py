@@ -8,7 +8,7 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchkit.activations import Moments, Statistics
+from benchkit.activations.moments import Moments, Statistics, mean_and_variance_without
 from benchkit.errors import DataError
 
 
@@ -62,3 +62,17 @@ def test_records_are_exact() -> None:
     again = Moments.from_record(json.loads(json.dumps(moments.to_record(), allow_nan=False)))
     for name in moments.__dataclass_fields__:
         np.testing.assert_array_equal(getattr(again, name), getattr(moments, name))
+
+
+def test_mean_and_variance_of_what_is_left_are_those_of_the_rest_alone() -> None:
+    """Where a dimension moves little around 2,500, too, and where only the part that is taken away moves."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((5000, 4)) * [1, 1e-3, 100, 1] + [0, 2500, -3, 0]
+    x[300:, 3], x[:300, 3] = 7.25, rng.standard_normal(300) * 50
+    mean, variance = mean_and_variance_without(Moments.of(x), Moments.of(x[:300]))
+    np.testing.assert_allclose(mean, x[300:].mean(0), rtol=1e-12)
+    np.testing.assert_allclose(variance[:3], x[300:, :3].var(0), rtol=1e-6)
+    assert variance[3] == 0
+    whole = mean_and_variance_without(Moments.of(x), Moments.none(4))
+    np.testing.assert_allclose(whole, [x.mean(0), x.var(0)], rtol=1e-9)
+    assert np.isnan(mean_and_variance_without(Moments.of(x), Moments.of(x))).all()

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchkit.activations import Recording
-from benchkit.activations.reader import shuffled
+from benchkit.activations.reader import shuffled, views_of
 from benchkit.errors import StoreError
 
 
@@ -32,6 +32,17 @@ def test_every_vector_comes_once_an_epoch(sizes: list[int], tokens: int, batch: 
     for epoch in (batches[:per_epoch], batches[per_epoch:]):
         assert all(len(b) == batch for b in epoch[:-1])
         assert sorted(np.concatenate(epoch)[:, 0].tolist()) == list(range(n))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=1, max_size=5), st.data())
+def test_chosen_examples_are_views_of_the_shards(sizes: list[int], data: st.DataObject) -> None:
+    shards = numbered(sizes, 3)
+    examples = np.array(sorted(data.draw(st.sets(st.integers(0, sum(sizes) - 1)))), np.int64)
+    views = views_of(shards, examples)
+    found = np.concatenate([np.zeros((0, 3, 2)), *views])
+    np.testing.assert_array_equal(found, np.concatenate(shards)[examples])
+    assert all(any(np.shares_memory(v, s) for s in shards) for v in views)
 
 
 def test_the_order_is_of_the_seed_and_differs_from_epoch_to_epoch() -> None:

@@ -32,18 +32,18 @@ def recorded(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def as_recording(tmp_path: Path) -> Callable[[np.ndarray], Path]:
-    """Vectors [N, D] as a recording with one point, 'tokens'."""
+    """Vectors [N, D], or [N, T, D] with T an example, as a recording with one point, 'tokens'."""
 
-    def make(vectors: np.ndarray, name: str = "made") -> Path:
+    def make(vectors: np.ndarray, name: str = "made", prefix: int = 0) -> Path:
         to = tmp_path / name
         to.mkdir()
         n = len(vectors)
         identity = Identity(1, "t", "m", "train", "r", n, "d", "w", "float32")
         identity.claim(to)
-        with ShardWriter(to, "tokens", "float32", [str(i) for i in range(n)], 0) as writer:
-            writer.write(np.arange(n), vectors[:, None].astype(np.float32))
+        with ShardWriter(to, "tokens", "float32", [str(i) for i in range(n)], prefix) as writer:
+            writer.write(np.arange(n), vectors.reshape(n, -1, vectors.shape[-1]).astype(np.float32))
             writer.close()
-            _conclude(to, "tokens", identity, writer.shards, {}, 0)
+            _conclude(to, "tokens", identity, writer.shards, {}, prefix)
         return to
 
     return make

@@ -16,7 +16,7 @@ def benchkit(*words: object) -> subprocess.CompletedProcess[str]:
 def test_train_and_list(recorded: Path, tmp_path: Path) -> None:
     db, to = tmp_path / "r.sqlite", tmp_path / "t"
     words = ("sae", "train", "--on", recorded, "--to", to, "--width", 32, "--width", 48, "--k", 4, "--db", db,
-             "--batch-size", 256, "--log-every", 3)  # fmt: skip
+             "--batch-size", 256, "--log-every", 3, "--held-out", 0.25)  # fmt: skip
     for ran in (benchkit(*words), benchkit(*words)):  # again: trained before, and in the registry once
         assert ran.returncode == 0, ran.stderr
     assert "was trained before" in ran.stderr
@@ -27,14 +27,16 @@ def test_train_and_list(recorded: Path, tmp_path: Path) -> None:
             "JOIN training_metrics ON training_id = id GROUP BY id ORDER BY 1"
         ).fetchall()
         assert [(w, p, names, last) for w, p, _, names, last in rows] == [
-            (32, "blocks.1.resid_post", 9, 8), (48, "blocks.1.resid_post", 9, 8),
+            (32, "blocks.1.resid_post", 14, 6), (48, "blocks.1.resid_post", 14, 6),
         ]  # fmt: skip
-        assert {n for _, _, n, _, _ in rows} == {9 * 3}
+        assert {n for _, _, n, _, _ in rows} == {9 * 2 + 5}
         for path, digest in store.execute("SELECT path, sha256 FROM trainings"):
             assert subprocess.check_output(["sha256sum", path], text=True).split()[0] == digest
     listed = benchkit("sae", "ls", "--db", db)
     assert listed.returncode == 0, listed.stderr
     assert "topk-w48-k4-dimension-lr0.0003-s0" in listed.stdout
+    for column in ("held-out explained", "held-out L0", "held-out dead"):
+        assert column in listed.stdout
     assert "2 autoencoders" in listed.stderr
 
 

@@ -147,9 +147,10 @@ def test_inputs_are_normalised_as_asked(how) -> None:
     x = vectors()
     wide = x.astype(np.float64)
     statistics = Statistics(Moments.of(x))
-    covariance = covariance_about(iter(np.array_split(x, 7)), statistics.mean)
+    mean, variance = statistics.mean, statistics.variance
+    covariance = covariance_about(iter(np.array_split(x, 7)), mean)
     np.testing.assert_allclose(covariance, np.cov(wide.T, bias=True), rtol=1e-5, atol=1e-4)
-    tensors = {k: torch.from_numpy(v) for k, v in fit_normalisation(how, statistics, covariance).items()}
+    tensors = {k: torch.from_numpy(v) for k, v in fit_normalisation(how, mean, variance, covariance).items()}
     z = normalised(torch.from_numpy(x), how, tensors).numpy()
     if how == "none":
         np.testing.assert_array_equal(z, x)
@@ -167,9 +168,10 @@ def test_dimensions_that_never_change_are_only_centred() -> None:
     x = vectors()
     x[:, 2] = 7
     statistics = Statistics(Moments.of(x))
+    mean, variance = statistics.mean, statistics.variance
     for how in ("dimension", "whiten"):
-        covariance = covariance_about(iter([x]), statistics.mean)
-        tensors = {k: torch.from_numpy(v) for k, v in fit_normalisation(how, statistics, covariance).items()}
+        covariance = covariance_about(iter([x]), mean)
+        tensors = {k: torch.from_numpy(v) for k, v in fit_normalisation(how, mean, variance, covariance).items()}
         assert torch.isfinite(normalised(torch.from_numpy(x), how, tensors)).all()
 
 
@@ -207,3 +209,19 @@ def test_options_that_are_repeated_give_their_product() -> None:
 def test_options_that_do_not_go_together_are_named(activation, k, l1, message) -> None:
     with pytest.raises(BenchkitError, match=message):
         product(activation, [8], k, l1, ["none"], [1e-3], [0])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"aux": -1.0}, "--aux -1.0 is no weight"),
+        ({"clip": 0.0}, "--clip 0.0 is no norm"),
+        ({"held_out": 1.0}, "--held-out 1.0 is no share"),
+        ({"batch_size": 0}, "--batch-size 0 is too few"),
+        ({"aux_k": 0}, "--aux-k 0 is too few"),
+        ({"warmup": 1.5}, "--warmup 1.5 is no share"),
+    ],
+)
+def test_settings_of_a_training_that_mean_nothing_are_named(settings, message) -> None:
+    with pytest.raises(BenchkitError, match=message):
+        TrainConfig(**settings)

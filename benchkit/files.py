@@ -1,7 +1,10 @@
 """Files that are written whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 from uuid import uuid4
 
 from benchkit.errors import StoreError
@@ -9,6 +12,13 @@ from benchkit.errors import StoreError
 
 def write_atomic(path: Path, data: bytes) -> None:
     """To a temporary name in the same folder, fsync, rename. Raises StoreError and leaves nothing half-written."""
+    with writing(path) as f:
+        f.write(data)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[BinaryIO]:
+    """As `write_atomic`, for what is too large to be made in memory first: a file that is in its place at the end."""
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -16,7 +26,7 @@ def write_atomic(path: Path, data: bytes) -> None:
         # Not tempfile: it would keep the file from everybody else who may use the folder.
         with open(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb") as f:
             temporary = name
-            f.write(data)
+            yield f
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)

@@ -1,10 +1,11 @@
 """Fitting a scorer on a recording."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from benchkit.activations.recording import Recording
-from benchkit.errors import BenchkitError, SpecError
+from benchkit.errors import BenchkitError, SpecError, StoreError
 from benchkit.interfaces import Scorer
 from benchkit.progress import Progress, Silent
 from benchkit.scorers.saved import as_point, save_scorer
@@ -41,16 +42,24 @@ def fit(
         if made.point is None and chosen.point != "tokens":  # the scorer is of the point that it was fitted on
             spec = resolve("scorer", f"{scorer},point={chosen.point}")
             made = spec.build()
-        if made.point != as_point(chosen.point):
+        if as_point(made.point) != as_point(chosen.point):
             raise SpecError(f"scorer '{scorer}' is of point '{made.point}', and --point names '{chosen.point}'")
     else:
         raise BenchkitError(f"scorer '{spec.name}' is fitted already: it comes from a file")
     statistics = chosen.patch_statistics if patches else chosen.statistics
     statistics.require_finite(f"point '{chosen.point}' of '{on}'")
-    with progress.step(f"fit {spec.canonical}", epochs * chosen.vectors_of(patches=patches), "vectors") as step:
+    if to.is_dir():
+        raise StoreError(f"--to '{to}' is a folder: name the file to write, as in '{to / 'scorer.safetensors'}'")
+    try:  # now, and not after the fit
+        to.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise StoreError(f"cannot write '{to}': {e.strerror}") from e
+    stream = chosen.batches(batch_size, seed=seed, epochs=epochs, patches=patches)
+    total = epochs * chosen.vectors_of(patches=patches)
+    with progress.step(f"fit {spec.canonical}", total, "vectors") as step, closing(stream) as batches:
 
         def counted() -> Any:
-            for batch in chosen.batches(batch_size, seed=seed, epochs=epochs, patches=patches):
+            for batch in batches:
                 yield batch
                 step.advance(len(batch))
 

@@ -5,7 +5,7 @@ recording = record("esc50,root=DIR", "bird-mae", ["blocks.11.norm2"], Path("acti
 
 import json
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Literal
 
@@ -64,6 +64,8 @@ def record(
     if not points:
         raise BenchkitError("no point to record: name one, as in --point blocks.11.norm2 (or 'tokens')")
     ids = source.ids(split)
+    if rows is not None and len(rows) and not 0 <= min(rows) <= max(rows) < len(ids):
+        raise BenchkitError(f"split '{split}' has rows 0 to {len(ids) - 1}, and {min(rows)} to {max(rows)} are not")
     chosen = choose_rows(len(ids), rows, limit, seed)
     weights = set_up(backbone, device)
     check_points(backbone, points)
@@ -87,26 +89,17 @@ def record(
             if not (point_folder(to, point) / "metadata.json").exists()
         }
         missing = sorted({row for w in writers.values() for row in set(chosen.tolist()) - w.done})
-        seen: set[int] = set()
         if missing:
-            stream = stream_points(
-                source,
-                backbone,
-                split,
-                np.array(missing, np.int64),
-                tuple(writers),
-                options,
-                progress,
-                task.name,
-                len(chosen),
-            )
-            for batch in stream:
-                seen.update(batch.rows.tolist())
-                for point, writer in writers.items():
-                    writer.write(batch.rows, batch.activations[point])
-        skipped = {ids[row]: row for row in missing if row not in seen}
+            rest = np.array(missing, np.int64)
+            with closing(
+                stream_points(source, backbone, split, rest, tuple(writers), options, progress, task.name, len(chosen))
+            ) as stream:
+                for batch in stream:
+                    for point, writer in writers.items():
+                        writer.write(batch.rows, batch.activations[point])
         for point, writer in writers.items():
             writer.close()
+            skipped = {ids[row]: row for row in chosen.tolist() if row not in writer.done}
             _conclude(to, point, identity, writer.shards, skipped, prefix_tokens(backbone, point))
     return Recording.open(to)
 

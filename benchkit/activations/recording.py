@@ -163,7 +163,7 @@ class RecordedPoint:
             found = np.load(path, mmap_mode="r")
         except FileNotFoundError as e:
             raise StoreError(f"'{path}' is missing from the recording") from e
-        except (OSError, ValueError) as e:
+        except (OSError, ValueError, EOFError) as e:
             raise StoreError(f"'{path}' is damaged: {e}") from e
         if found.shape != (examples, self.tokens, self.dim):
             raise StoreError(f"'{path}' is damaged: it holds {found.shape}, not {(examples, self.tokens, self.dim)}")

@@ -37,7 +37,7 @@ class SAEConfig:
             raise BenchkitError(f"--k {self.k} is no number of active units, of {self.width}")
         if self.l1 is not None and not 0 <= self.l1 < math.inf:
             raise BenchkitError(f"--l1 {self.l1} is no weight: give 0 or more")
-        if not 0 < self.lr < math.inf:
+        if not 0 < self.lr <= 1e30:
             raise BenchkitError(f"--lr {self.lr} is no learning rate")
 
     @property

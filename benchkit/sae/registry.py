@@ -7,7 +7,7 @@ from typing import Any
 
 from benchkit.environment import describe
 from benchkit.records import Training
-from benchkit.sae.train import Outcome
+from benchkit.sae.outcome import Outcome
 from benchkit.sealing import seal
 from benchkit.store import Store
 

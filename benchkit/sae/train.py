@@ -5,7 +5,6 @@
 <to>/<name>.safetensors     one a configuration, when all is done
 """
 
-import io
 import json
 import math
 import signal
@@ -14,7 +13,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +21,14 @@ import numpy as np
 
 from benchkit.activations.recording import RecordedPoint, Recording
 from benchkit.activations.shards import sha256_of
-from benchkit.errors import BenchkitError, DataError, FitError, StoreError, require
-from benchkit.files import write_atomic
+from benchkit.errors import DataError, FitError, StoreError, require
+from benchkit.features.lock import holder, try_lock
+from benchkit.files import write_atomic, writing
 from benchkit.progress import Progress, Silent
 from benchkit.sae.config import SAEConfig, TrainConfig
 from benchkit.sae.held_out import Parts, divide, training_statistics
 from benchkit.sae.normalise import covariance_about, fit_normalisation, normalised
+from benchkit.sae.outcome import Outcome, Trained, again, claim, done_before, some_trained
 from benchkit.sae.run import Run
 from benchkit.scorers.saved import read_record, write_tensors
 from benchkit.times import now
@@ -48,26 +49,6 @@ CALIBRATION = 64
 """Batches that the threshold of batchtopk is taken from, at most."""
 COVARIANCE = 1 << 20
 """Vectors that whitening takes its covariance from, at most."""
-
-
-@dataclass(frozen=True)
-class Trained:
-    """One autoencoder that is done. record: the file's metadata. history: rows of (steps done, name, value)."""
-
-    path: Path
-    sha256: str
-    record: dict[str, Any]
-    history: list[tuple[int, str, float]]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """failed: name -> why, of those whose training went wrong. wall_s: over all sessions. fresh: trained just now."""
-
-    trained: list[Trained]
-    failed: dict[str, str]
-    wall_s: float
-    fresh: bool
 
 
 def train(
@@ -114,8 +95,21 @@ def train(
         "format": FORMAT, "recording": data.fingerprint, "point": data.point, "shared": shared.to_record(),
         "autoencoders": [asdict(c) for c in configs],
     }  # fmt: skip
-    if done := _claim(to, identity):
-        return _again(to, done)
+    if done := done_before(to, identity):
+        return again(to, done)
+    lock = try_lock(to)
+    if lock is None:
+        raise StoreError(f"'{to}' is being trained by {holder(to)}: wait for it, or choose another folder")
+    with lock:
+        if done := claim(to, identity):
+            return again(to, done)
+        return _trained(data, parts, to, configs, shared, steps, device, identity, log_every, checkpoint_s, progress)
+
+
+def _trained(
+    data: RecordedPoint, parts: Parts, to: Path, configs: Sequence[SAEConfig], shared: TrainConfig, steps: int,
+    device: str, identity: dict[str, Any], log_every: int | None, checkpoint_s: float, progress: Progress,
+) -> Outcome:  # fmt: skip
     session = _Session(data, parts, to, shared, steps, device, identity, log_every or max(1, steps // LOGS))
     with progress.step("normalise", None, "vectors") as counted:
         session.normalise({c.normalise for c in configs}, counted)
@@ -219,18 +213,26 @@ class _Session:
             "identity": json.dumps(self.identity, sort_keys=True), "step": self.step, "wall_s": wall,
             "started_at": self.started_at, "runs": [run.state() for run in self.runs],
         }  # fmt: skip
-        made = io.BytesIO()
-        torch.save(state, made)
-        write_atomic(self.to / "checkpoint.pt", made.getvalue())
+        with writing(self.to / "checkpoint.pt") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as e:  # how torch ends where the disk is full
+                if isinstance(e.__context__, OSError):
+                    raise e.__context__ from None
+                raise
 
     def finish(self) -> Outcome:
         """Measures and writes each result; then the checkpoint may go."""
-        trained, failed = [], {}
+        trained: list[Trained] = []
+        failed: dict[str, str] = {}
         for run in self.runs:
             if run.failed is not None:
                 failed[run.config.name] = run.failed
                 continue
-            trained.append(self._write(run))
+            try:
+                trained.append(self._write(run))
+            except FitError as e:
+                failed[run.config.name] = str(e)
         wall = self.wall_s + time.perf_counter() - self.began
         done = {
             "autoencoders": [t.path.name for t in trained], "failed": failed, "wall_s": wall,
@@ -238,16 +240,17 @@ class _Session:
         }  # fmt: skip
         write_atomic(self.to / "training.json", json.dumps({**self.identity, "done": done}).encode())
         (self.to / "checkpoint.pt").unlink(missing_ok=True)
-        if not trained:
-            raise FitError("; ".join(f"{name}: {why}" for name, why in failed.items()))
-        return Outcome(trained, failed, wall, True)
+        return some_trained(Outcome(trained, failed, wall, True))
 
     def _write(self, run: Run) -> Trained:
+        """Raises FitError where its last step made it useless."""
         if run.config.activation == "batchtopk":
             with closing(self._batches(0, seed=self.shared.seed + 2)) as batches:
                 some = (self._z(next(batches), run.config) for _ in range(min(CALIBRATION, self.steps)))
                 run.model.calibrate(some)
         found, vectors = self._evaluate(run, self.parts.train, run.measure)
+        if not math.isfinite(found["mse"]):
+            raise FitError("its reconstructions are not numbers after the last step: try a lower --lr, or --clip 1")
         held_out = 0
         if len(self.parts.held_out):
             more, held_out = self._evaluate(run, self.parts.held_out, run.measure_held_out)
@@ -329,37 +332,3 @@ def held_back() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def _claim(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Makes the folder one of this training; what training.json says of its end, where it is done."""
-    path = to / "training.json"
-    plain = json.loads(json.dumps(identity))
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-        there = json.loads(path.read_text()) if path.exists() else None
-    except OSError as e:
-        raise StoreError(f"cannot use the folder '{to}': {e.strerror}") from e
-    except ValueError as e:
-        raise StoreError(f"'{path}' is damaged: {e}") from e
-    if there is None:
-        write_atomic(path, json.dumps(plain).encode())
-        return None
-    done: dict[str, Any] | None = there.pop("done", None)
-    if there != plain:
-        what = [k for k in plain if there.get(k) != plain[k]]
-        raise BenchkitError(
-            f"'{to}' is another training (of another {', '.join(what)}): choose another folder, or remove this one"
-        )
-    return done
-
-
-def _again(to: Path, done: dict[str, Any]) -> Outcome:
-    """The outcome of a training that was done before."""
-    trained = []
-    for name in done["autoencoders"]:
-        if not (to / name).exists():
-            raise StoreError(f"'{to / name}' is gone: remove '{to / 'training.json'}' to train it anew")
-        history = [(step, metric, value) for step, metric, value in done["history"][name]]
-        trained.append(Trained(to / name, sha256_of(to / name), read_record(to / name, "sae"), history))
-    return Outcome(trained, done["failed"], done["wall_s"], False)

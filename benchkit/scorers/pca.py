@@ -22,6 +22,7 @@ class PCAParams(PointParams):
     whiten: bool = param(False, help="divide by each component's standard deviation")
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.signs == "both" and self.k % 2:
             raise ValueError(f"signs=both needs an even k, not {self.k}")
 

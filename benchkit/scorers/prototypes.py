@@ -10,6 +10,7 @@ from jaxtyping import Float32
 from benchkit.classifiers.cosine import unit_rows
 from benchkit.errors import FitError
 from benchkit.interfaces import Scorer
+from benchkit.scorers.saved import as_point
 from benchkit.spec import param
 
 Similarity = Literal["cosine", "dot", "distance"]
@@ -22,6 +23,9 @@ class PointParams:
     point: str | None = param(
         None, help="place inside the backbone, as in blocks.11.norm2; none is the backbone's own tokens"
     )
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "point", as_point(self.point))  # one name for one thing
 
 
 class Prototypes(Scorer):

@@ -114,7 +114,7 @@ class Saved(Scorer):
         self.scorer.restore(tensors)
 
 
-def as_point(name: str) -> str | None:
+def as_point(name: str | None) -> str | None:
     """A recorded point as scorers name it: None is the backbone's own tokens."""
     return None if name == "tokens" else name
 

@@ -101,3 +101,6 @@ def test_a_damaged_shard_is_found(recording: Recording, tmp_path: Path) -> None:
     path.write_bytes(data[:-10])
     with pytest.raises(StoreError, match=r"00001.npy' is damaged"):
         next(again.batches(10))
+    path.write_bytes(b"")
+    with pytest.raises(StoreError, match=r"00001.npy' is damaged"):
+        next(Recording.open(tmp_path / "r")["tokens"].batches(10))

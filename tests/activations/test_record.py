@@ -1,11 +1,13 @@
 """What is recorded is what the backbone shows, and a kill costs one shard."""
 
+import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -203,3 +205,36 @@ def test_examples_that_do_not_decode_are_left_out_when_allowed(shared: Path, mod
     assert first.stem not in found["tokens"].ids
     assert found["tokens"].n_examples == len(chosen) - 1
     assert found["tokens"].metadata["skipped"] == {first.stem: bad}
+
+
+def test_what_one_point_has_it_does_not_skip(
+    task: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped where one point's shards are ahead of the other's, by an example that does not decode afterwards."""
+    from benchkit.activations import recorder
+
+    given, rows = recorder.stream_points, [3, 5, 8, 9]
+    made = {"split": "clips", "rows": np.array(rows), "workers": 0, "batch_size": 1, "shard_bytes": 3 * 256 * 64 * 2}
+
+    def stopped(*args: object) -> Iterator[object]:
+        yield from itertools.islice(given(*args), 3)
+        raise KeyboardInterrupt
+
+    def without(*args: object) -> Iterator[object]:
+        yield from (batch for batch in given(*args) if batch.rows[0] != 8)
+
+    monkeypatch.setattr(recorder, "stream_points", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        record(task, model, ["blocks.0.norm1", "tokens"], tmp_path / "r", **made)
+    monkeypatch.setattr(recorder, "stream_points", without)
+    found = record(task, model, ["blocks.0.norm1", "tokens"], tmp_path / "r", **made)
+    for point, has in (("tokens", [3, 5, 8, 9]), ("blocks.0.norm1", [3, 5, 9])):
+        assert sorted(found[point].rows) == has
+        assert sorted(found[point].metadata["skipped"].values()) == sorted(set(rows) - set(has))
+
+
+@pytest.mark.parametrize("rows", [[-1, 3], [3, 10**6]])
+def test_rows_that_the_split_does_not_have_are_refused(rows: list[int], task: str, model: str, tmp_path: Path) -> None:
+    with pytest.raises(BenchkitError, match=r"split 'clips' has rows 0 to \d+, and"):
+        record(task, model, ["tokens"], tmp_path / "r", split="clips", rows=np.array(rows), workers=0)
+    assert not (tmp_path / "r").exists()

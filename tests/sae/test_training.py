@@ -98,7 +98,7 @@ def test_real_activations_are_explained_and_every_metric_is_logged(recorded: Pat
         assert (t.record["task"], t.record["model"], t.record["point"]) == (point.task, point.model, point.point)
         assert t.record["measured_on"] == point.vectors_of(patches=True)
     assert sorted(e.name for e in (tmp_path / "t").iterdir()) == sorted(
-        [*(f"{c.name}.safetensors" for c in configs), "training.json"]
+        [*(f"{c.name}.safetensors" for c in configs), "training.json", "lock"]
     )
 
 
@@ -181,8 +181,46 @@ def test_one_that_goes_wrong_does_not_stop_the_others(recorded: Path, tmp_path: 
     outcome = train(recorded, tmp_path / "t", configs, TrainConfig(batch_size=128), log_every=2)
     assert [t.path.stem for t in outcome.trained] == [configs[1].name]
     assert "try a lower --lr" in outcome.failed[configs[0].name]
-    with pytest.raises(FitError, match="try a lower --lr"):
-        train(recorded, tmp_path / "u", configs[:1], TrainConfig(batch_size=128), log_every=2)
+    for _ in range(2):  # and again, when it is known
+        with pytest.raises(FitError, match="try a lower --lr"):
+            train(recorded, tmp_path / "u", configs[:1], TrainConfig(batch_size=128), log_every=2)
+
+
+def test_one_that_goes_wrong_at_its_very_last_step_is_none(recorded: Path, tmp_path: Path) -> None:
+    with pytest.raises(FitError, match="reconstructions are not numbers after the last step"):
+        train(recorded, tmp_path / "t", [SAEConfig("topk", 16, "none", k=2, lr=1e30)], TrainConfig(steps=1))
+    assert not list((tmp_path / "t").glob("*.safetensors"))
+
+
+def test_two_processes_do_not_train_into_one_folder(recorded: Path, tmp_path: Path) -> None:
+    from benchkit.features.lock import try_lock
+
+    lock = try_lock(tmp_path)
+    assert lock is not None
+    with lock, pytest.raises(StoreError, match=rf"is being trained by process {os.getpid()} .*choose another folder"):
+        train(recorded, tmp_path, [SAEConfig("topk", 16, "none", k=2)], TrainConfig())
+    assert [e.name for e in tmp_path.iterdir()] == ["lock"]
+
+
+def test_what_a_kill_left_half_written_goes(recorded: Path, tmp_path: Path) -> None:
+    (tmp_path / ".0123.part").write_bytes(b"half a checkpoint")
+    train(recorded, tmp_path, [SAEConfig("topk", 16, "none", k=2)], TrainConfig(batch_size=512))
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_full_disk_is_one_line_and_the_checkpoint_before_stays(recorded: Path, tmp_path: Path) -> None:
+    import resource
+
+    configs, shared, to = [SAEConfig("topk", 64, "none", k=2)], TrainConfig(batch_size=512), tmp_path / "t"
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(StoreError, match=r"cannot write '.*checkpoint.pt': File too large"):
+            train(recorded, to, configs, shared)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(e.name for e in to.iterdir()) == ["lock", "training.json"]
+    assert train(recorded, to, configs, shared).trained
 
 
 def test_activations_that_are_not_finite_are_refused(as_recording, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Scorers fitted on a recording, saved with their record, used again."""
 
 import json
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from benchkit.activations.fitting import fit
 from benchkit.activations.moments import Moments
 from benchkit.activations.recording import RecordedPoint
 from benchkit.activations.shards import Identity, ShardWriter
-from benchkit.errors import BenchkitError, SpecError, StoreError
+from benchkit.errors import BenchkitError, FitError, SpecError, StoreError
 from benchkit.interfaces import Scorer
 from benchkit.spec import resolve
 
@@ -48,6 +50,46 @@ def test_a_scorer_of_the_backbones_own_tokens_has_no_point(recorded: Path, tmp_p
     path = tmp_path / "scorer.safetensors"
     assert fit("random,k=5", recorded, path, point="tokens").point is None
     assert resolve("scorer", f"fitted:{path}").build().point is None
+
+
+@pytest.mark.parametrize("spec", ["random,k=5", "kmeans,k=5", "pca,k=4"])
+def test_the_point_tokens_is_the_backbones_own_tokens(spec: str, recorded: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scorer.safetensors"
+    assert resolve("scorer", f"{spec},point=tokens").canonical == resolve("scorer", spec).canonical
+    assert resolve("scorer", f"{spec},point=tokens").build().point is None
+    assert fit(f"{spec},point=tokens", recorded, path, point="tokens").point is None
+
+
+def test_where_it_is_to_be_written_is_looked_at_before_anything_is_fitted(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("it was fitted")
+
+    monkeypatch.setattr("benchkit.scorers.random.Random.fit", never)
+    (tmp_path / "file").write_text("")
+    for to, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "s.safetensors", "cannot write")):
+        with pytest.raises(StoreError, match=said):
+            fit("random,k=5", recorded, to, point="tokens")
+
+
+def test_the_reader_ends_with_the_fit(recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the scorer wants only some of the stream, and where it fails."""
+    before = threading.active_count()
+    fit("random,k=7,variant=directions", recorded, tmp_path / "s", point="tokens", batch_size=10)
+    assert threading.active_count() == before
+
+    def failing(self: object, activations: Iterator[np.ndarray], **_: object) -> None:
+        next(activations)
+        raise FitError("no")
+
+    monkeypatch.setattr("benchkit.scorers.random.Random.fit", failing)
+    try:
+        fit("random,k=7", recorded, tmp_path / "s", point="tokens", batch_size=10)
+    except FitError:  # within, its traceback holds every frame
+        assert threading.active_count() == before
+    else:
+        raise AssertionError("it did not fail")
 
 
 def test_its_spec_holds_a_fingerprint_of_the_file(recorded: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from benchkit.plan import Grid, Plan, Planned, State, make_plan
 from benchkit.progress import Progress, Silent
 from benchkit.report import Cell, Report
 from benchkit.results import Results
-from benchkit.store import Store, open_store, side_folder, store_path
+from benchkit.store import Store, is_there, open_store, side_folder, store_path
 from benchkit.store.claims import QUEUED, Owner, await_orphans, heartbeat, release_dead
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ class Launched:
 
 def look(grids: Sequence[Grid], settings: Settings) -> Plan:
     """The plan alone (--dry-run): computes nothing, claims nothing, creates no registry."""
-    if not settings.db.exists():
+    if not is_there(settings.db):
         return settings.plan(grids, None)
     from benchkit.dispatch.slurm.settle import settle
 
@@ -116,7 +116,7 @@ def look(grids: Sequence[Grid], settings: Settings) -> Plan:
 
 def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Launched:
     """Plans, and computes what is missing. Raises BenchkitError where nothing can be planned."""
-    if not settings.db.exists():
+    if not is_there(settings.db):
         settings.plan(grids, None)  # a mistyped name must not leave an empty registry behind
         if settings.slurm:
             from benchkit.dispatch.slurm import scheduler

@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedRandom
 from pathlib import Path
-from typing import BinaryIO
 from uuid import uuid4
 
 from benchkit.errors import StoreError
@@ -17,14 +17,17 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[BinaryIO]:
-    """As `write_atomic`, for what is too large to be made in memory first: a file that is in its place at the end."""
+def writing(path: Path) -> Iterator[BufferedRandom]:
+    """As `write_atomic`, for what is too large to be made in memory first: a file that is in its place at the end.
+
+    It can be read again, too. Raises StoreError where it cannot be written; whatever is raised, nothing is left of it.
+    """
     temporary: str | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         name = str(path.parent / f".{uuid4().hex}.part")
         # Not tempfile: it would keep the file from everybody else who may use the folder.
-        with open(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666), "wb") as f:
+        with open(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o666), "w+b") as f:
             temporary = name
             yield f
             f.flush()

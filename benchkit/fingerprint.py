@@ -7,15 +7,16 @@ gigabytes is read once.
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchkit.errors import DataError
+from benchkit.errors import DataError, StoreError
+from benchkit.files import write_atomic
 
 if TYPE_CHECKING:
     import numpy as np
@@ -121,16 +122,8 @@ def _read_memo(path: Path) -> dict[str, Any]:
 
 
 def _write_memo(path: Path, memo: dict[str, Any]) -> None:
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as f:
-            temporary = f.name
-            json.dump(memo, f)
-        os.replace(temporary, path)
-    except OSError:  # a cache folder that cannot be written costs time on the next call, nothing else
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+    with suppress(StoreError):  # a cache folder that cannot be written costs time on the next call, nothing else
+        write_atomic(path, json.dumps(memo).encode())
 
 
 def fingerprint_tensors(tensors: Iterable[tuple[str, "np.ndarray"]]) -> str:

@@ -3,10 +3,12 @@
 Every import that is not needed to print `--help` happens inside the command that needs it.
 """
 
+import errno
 import os
 import signal
 import sys
 import warnings
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, NoReturn
 
@@ -33,7 +35,7 @@ class _Group(TyperGroup):
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt:
-            fail("interrupted; what was finished is kept, the same command goes on from there", code=130)
+            fail(_INTERRUPTED, code=130)
         except BrokenPipeError:
             _leave_quietly()
 
@@ -62,24 +64,68 @@ def with_commands() -> typer.Typer:
 
 def main() -> None:
     """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
-    with_commands()
-    warnings.showwarning = _show_warning
-    signal.signal(signal.SIGTERM, _terminate)  # a scheduler's way of asking: clean up as after Ctrl-C
     try:
+        with_commands()
+        warnings.showwarning = _show_warning
+        signal.signal(signal.SIGTERM, _terminate)  # a scheduler's way of asking: clean up as after Ctrl-C
+        _refuse_unreadable(sys.argv[1:])
         try:
-            app()
+            code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()  # here, where a reader that is gone is no error
+        sys.exit(code)
     except BenchkitError as e:
         fail(str(e))
+    except _USAGE as e:
+        _explain_usage(e)
+    except (KeyboardInterrupt, typer.Abort):
+        fail(_INTERRUPTED, code=130)
     except BrokenPipeError:
         _leave_quietly()
+    except OSError as e:
+        if e.errno not in _OF_THE_MACHINE:
+            raise
+        _discard_output()
+        what = f"'{e.filename}'" if e.filename else "the output cannot be written"
+        fail(f"{what}: {e.strerror}")
+
+
+_INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"
+_USAGE: tuple[Any, ...] = typer.BadParameter.__bases__  # click's UsageError, wherever this typer has it from
+_OF_THE_MACHINE = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENAMETOOLONG, errno.EMFILE,
+    errno.ENFILE, errno.ESTALE,
+}  # fmt: skip
+"""What a file that may be read or written now, and not a moment later, says of itself: no bug of ours."""
+
+
+def _explain_usage(error: Any) -> NoReturn:
+    """An option or a command that there is not, a value that an option does not take."""
+    command = error.ctx.command_path if error.ctx else app.info.name
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        sys.exit(error.exit_code)
+    fail(f"{command}: {error.format_message()} (`{command} --help` lists what there is)", error.exit_code)
+
+
+def _refuse_unreadable(words: Sequence[str]) -> None:
+    """A registry holds text: a name in another encoding could not be written into it."""
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            fail(f"the argument {word!a} is not UTF-8")
 
 
 def _leave_quietly() -> NoReturn:
     """`benchkit ls | head` has read enough."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    _discard_output()
     sys.exit(0)
+
+
+def _discard_output() -> None:
+    """Or the interpreter would try once more to write it, as it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def fail(message: str, code: int = 1) -> NoReturn:

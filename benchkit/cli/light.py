@@ -12,6 +12,8 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from typer import BadParameter
+
 
 def lighten(parameters: list[Any]) -> list[Any]:
     """The same parameters of a command, each converting its value only where there is something to convert."""
@@ -40,7 +42,11 @@ class _Conversion:
         from typer.core import build_runtime_param
 
         param._runtime_param = build_runtime_param(param.type_descriptor)
-        return param._runtime_param.coerce(value, param=param, ctx=ctx)
+        try:
+            return param._runtime_param.coerce(value, param=param, ctx=ctx)
+        except BadParameter as e:  # which says what it wants, and not what it got
+            e.message = f"{', '.join(map(repr, value if several else [value]))}: {e.message}"
+            raise
 
 
 _LEFT = object()

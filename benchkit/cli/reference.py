@@ -19,8 +19,9 @@ HEAD = """# The command line
 
 Written by `python -m benchkit.cli.reference > docs/cli.md`; a test holds it against the commands.
 
-Every command exits with 0 where it did what it was asked, with 1 and one line on stderr where it could not, with 2 for
-an option that there is not, and with 130 after Ctrl-C. Answers go to stdout, everything else to stderr.
+Every command exits with 0 where it did what it was asked, with 1 and one line on stderr where it could not, with 2 and
+one line for an option that there is not or a value that it does not take, and with 130 after Ctrl-C. Answers go to
+stdout, everything else to stderr.
 """
 _TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 

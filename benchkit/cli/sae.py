@@ -87,7 +87,7 @@ def train(
     from benchkit.sae import TrainConfig, product
     from benchkit.sae import train as trained
     from benchkit.sae.registry import seal_trainings
-    from benchkit.store import open_store, side_folder, store_path
+    from benchkit.store import check_place, open_store, side_folder, store_path
 
     recording = Recording.open(on)
     data = recording[point] if point else recording.only
@@ -102,11 +102,11 @@ def train(
         batch_size=batch_size, epochs=epochs, steps=steps, warmup=warmup, decay=decay.value, l1_warmup=l1_warmup,
         aux=aux, aux_k=aux_k, dead_after=dead_after, clip=clip, patches=not all_tokens, seed=order, held_out=held_out,
     )  # fmt: skip
-    where = resolve_device(device)
+    where, path = resolve_device(device), store_path(db)
+    check_place(path)
     outcome = trained(
         on, to, configs, shared, point=data.point, device=where, log_every=log_every, progress=for_stream(sys.stderr)
     )
-    path = store_path(db)
     with open_store(path):  # made where there is none, before anything is sealed for it
         pass
     seal_trainings(outcome, side_folder(path) / "inbox", where)

@@ -86,8 +86,10 @@ def merge(
     """
     from benchkit.progress import for_stream
     from benchkit.store import open_store
+    from benchkit.store.database import open_reading
     from benchkit.store.merge import merge as bring
 
+    open_reading(other).close()  # a mistyped name must not leave an empty registry of one's own behind
     with open_store(db, create=not dry_run) as store:
         m = bring(store, other, for_stream(sys.stderr), dry_run=dry_run)
     for line in m.conflicts:

@@ -11,7 +11,7 @@ from benchkit.files import write_atomic
 from benchkit.progress import Progress
 from benchkit.sealing import seal
 from benchkit.spec import resolve
-from benchkit.store import open_store, side_folder
+from benchkit.store import check_place, open_store, side_folder
 from benchkit.times import now
 
 
@@ -47,12 +47,13 @@ def run(wanted: Wanted, progress: Progress) -> Done:
     other_task = resolve("task", wanted.against_task) if wanted.against_task else None
     for one, its in ((model, task), (other or model, other_task or task)):
         check_media(one, its)
-    if not wanted.db.absolute().parent.is_dir():
-        raise BenchkitError(f"cannot create the registry '{wanted.db}': there is no folder '{wanted.db.parent}'")
+    check_place(wanted.db)
     name = uuid.uuid4().hex
     page = (wanted.page or side_folder(wanted.db) / "diagnoses" / f"{name}.html").absolute()
     if wanted.page is not None and not page.parent.is_dir():
         raise BenchkitError(f"the page cannot be written to '{wanted.page}': there is no folder '{page.parent}'")
+    if page.is_dir():
+        raise BenchkitError(f"the page cannot be written to '{wanted.page}': that is a folder")
     device, began, meter = resolve_device(wanted.device), now(), Meter()
     also = [other_task] if other_task is not None and other is None else []
     looked = diagnose(model, task, examples=wanted.examples, device=device, pooled_only=wanted.pooled, also=also,

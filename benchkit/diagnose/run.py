@@ -123,9 +123,12 @@ def conclude(looked: Looked, labels: np.ndarray | None) -> Looked:
     grown = {point: f.text for f in found if f.kind == "growth" for point in f.points}
     judged = tuple(j.with_problem(grown[j.point]) if j.point in grown else j for j in judged)
     effects: list[Effect] = []
-    chance, base, instead = None, None, None
-    if found and all(j.stats.finite for j in judged):
+    chance: float | None = None
+    base: Judged | None = None
+    instead: Judged | None = None
+    if all(j.stats.finite for j in judged):
         base = _base(judged, found)
+    if base is not None:
         instead = _instead(judged, base)
         ways = [] if instead is None else [(_way(instead), instead)]
         dims = [o.dim for o in origins] or list(base.constant)
@@ -199,13 +202,15 @@ def _others(
     return found
 
 
-def _base(judged: Sequence[Judged], found: Sequence[Finding]) -> Judged:
-    """The deepest unhealthy place of the residual stream, for that is what is recorded; else the deepest of all."""
+def _base(judged: Sequence[Judged], found: Sequence[Finding]) -> Judged | None:
+    """The deepest unhealthy place of the residual stream, for that is what is recorded; else the deepest of all. None
+    where every place is healthy, though weights that none of them uses may not be.
+    """
     named = {point for f in found for point in f.points}
     bad = [j for j in judged if not j.healthy or j.point in named]
     stream = [j for j in bad if j.stats.place.kind == "residual"]
     inside = [j for j in bad if j.stats.place.kind != "pooled"]
-    return (stream or inside or bad)[-1]
+    return next(reversed(stream or inside or bad), None)
 
 
 def _instead(judged: Sequence[Judged], base: Judged) -> Judged | None:

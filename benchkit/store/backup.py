@@ -1,23 +1,25 @@
 """A copy of a registry while it is in use: its file, the predictions of its runs, and what waits in its inbox."""
 
 import fcntl
+import json
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.errors import StoreError
-from benchkit.files import fsync_folder
+from benchkit.files import fsync_folder, write_atomic
 from benchkit.progress import Progress
 from benchkit.report import Report
-from benchkit.sealing import unseal
+from benchkit.sealing import UnsealError, unseal
 from benchkit.store.check import is_inside
 from benchkit.store.copies import copy_database, copy_file
-from benchkit.store.database import Store, side_folder
+from benchkit.store.database import Store, open_store, side_folder
 from benchkit.store.ingest import waiting
+from benchkit.store.remove import remove
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,7 @@ def backup(store: Store, target: Path, progress: Progress, *, link: bool = False
     _refuse_taken(target)
     with _scratch(target) as folder:
         copy = folder / target.name
+        side_folder(copy).mkdir()  # first of all: that it is gone means that it was moved to its place (_interrupted)
         inbox = _copy_inbox(store, side_folder(copy))
         try:
             copy_database(store, copy, progress)
@@ -48,19 +51,23 @@ def backup(store: Store, target: Path, progress: Progress, *, link: bool = False
         except sqlite3.Error as e:
             raise StoreError(f"cannot write the backup '{target}': {e} (see `benchkit check`)") from e
         files += inbox
-        lacking = []
+        lacking: list[str] = []
+        copied = 0
         with progress.step("copy the predictions", len(files), "files") as step:
             for path, sha256 in files:
                 if not is_inside(path) or not copy_file(store.side / path, side_folder(copy) / path, sha256, link=link):
                     lacking.append(path)
+                else:
+                    copied += 1
                 step.advance()
-        lacking = _still_named(store, lacking, copy)
-        side_folder(copy).mkdir(exist_ok=True)
+        if lacking:
+            lacking, gone = _still_named(store, lacking, copy, [path for path, _ in inbox])
+            runs -= gone
         fsync_folder(folder)
         os.rename(side_folder(copy), side_folder(target))
         os.rename(copy, target)
         fsync_folder(target.parent)
-    return Copied(runs, len(files) - len(lacking), tuple(lacking))
+    return Copied(runs, copied, tuple(lacking))
 
 
 def _copy_inbox(store: Store, side: Path) -> list[tuple[str, str]]:
@@ -71,10 +78,9 @@ def _copy_inbox(store: Store, side: Path) -> list[tuple[str, str]]:
     for path in waiting(store):
         try:
             record, data = unseal(path), path.read_bytes()
-        except (FileNotFoundError, StoreError):
+        except (FileNotFoundError, UnsealError):
             continue  # taken in meanwhile; or damaged, which is no part of a backup
-        (side / "inbox").mkdir(parents=True, exist_ok=True)
-        (side / "inbox" / path.name).write_bytes(data)
+        write_atomic(side / "inbox" / path.name, data)
         if isinstance(record, Report):
             named += [(a.path, a.sha256) for a in record.artifacts]
     return named
@@ -98,20 +104,21 @@ def _verified(copy: Path) -> tuple[int, list[tuple[str, str]]]:
     return runs, files
 
 
-def _still_named(store: Store, lacking: list[str], copy: Path) -> list[str]:
-    """Of the files that could not be copied those that the registry still names: the others' runs were removed while it
-    was copied, and go from the copy too.
+def _still_named(store: Store, lacking: Sequence[str], copy: Path, waiting: Sequence[str]) -> tuple[list[str], int]:
+    """Of the files that could not be copied those that the registry still names, or a report that waits. The others'
+    runs were removed while it was copied, and go from the copy too: how many.
     """
-    left, db = [], sqlite3.connect(copy)
-    db.execute("PRAGMA foreign_keys = 1")
-    for path in lacking:
-        if store.execute("SELECT 1 FROM artifacts WHERE path = ?", (path,)).fetchone():
-            left.append(path)
-        else:
-            db.execute("DELETE FROM runs WHERE id IN (SELECT run_id FROM artifacts WHERE path = ?)", (path,))
-    db.commit()
-    db.close()
-    return left
+    rows = store.execute(f"SELECT path FROM artifacts WHERE path {_LISTED}", [json.dumps(lacking)]).fetchall()
+    named = {path for (path,) in rows} | set(waiting)
+    unnamed, gone = [path for path in lacking if path not in named], 0
+    if unnamed:
+        with open_store(copy, ingest=False) as made:
+            found = made.execute(f"SELECT run_id FROM artifacts WHERE path {_LISTED}", [json.dumps(unnamed)]).fetchall()
+            gone = remove(made, [run for (run,) in found]).runs
+    return [path for path in lacking if path in named], gone
+
+
+_LISTED = "IN (SELECT value FROM json_each(?))"
 
 
 def _refuse_taken(target: Path) -> None:
@@ -144,6 +151,8 @@ def _scratch(target: Path) -> Iterator[Path]:
         except OSError as e:
             raise StoreError(f"cannot write the backup '{target}': {e.strerror}") from e
         finally:
+            if _interrupted(target):  # between the two renames
+                shutil.rmtree(side_folder(target), ignore_errors=True)
             shutil.rmtree(folder, ignore_errors=True)
     finally:
         os.close(descriptor)

@@ -2,13 +2,12 @@
 
 import hashlib
 import os
-import shutil
 import sqlite3
-import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
-from benchkit.errors import StoreError
-from benchkit.files import fsync_folder
+from benchkit.files import writing
 from benchkit.progress import Progress
 from benchkit.store.database import Store, errors
 
@@ -30,41 +29,49 @@ def copy_database(store: Store, target: Path, progress: Progress) -> None:
 
 
 def copy_file(source: Path, target: Path, sha256: str, *, link: bool = False) -> bool:
-    """`source` as `target`, whole or not at all; False, and nothing, where its contents are not those of `sha256`.
+    """`source` as `target`, whole or not at all; False, and nothing, where it cannot be read or its contents are not
+    those of `sha256`.
 
     link: as a second name of the same file where the file system can. Raises StoreError where it cannot be written.
     """
-    temporary: str | None = None
     try:
         with source.open("rb") as f:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if link:
-                if hashlib.file_digest(f, "sha256").hexdigest() != sha256:
-                    return False
-                try:
-                    os.link(source, target)
-                    return True
-                except OSError:
-                    f.seek(0)  # another file system, or one without links: copied
-            with tempfile.NamedTemporaryFile(dir=target.parent, prefix=".", suffix=".part", delete=False) as made:
-                temporary = made.name
-                shutil.copyfileobj(f, made, 1 << 20)
-                made.flush()
-                os.fsync(made.fileno())
-        with open(temporary, "rb") as again:
-            whole = hashlib.file_digest(again, "sha256").hexdigest() == sha256
-        if not whole:
-            return False
-        os.replace(temporary, target)
-        fsync_folder(target.parent)
-        temporary = None
-        return True
-    except FileNotFoundError:
-        if source.exists():
-            raise
+            if link and _linked(f, source, target, sha256):
+                return True
+            with writing(target) as made:
+                for chunk in _read(f):
+                    made.write(chunk)
+                made.seek(0)
+                if hashlib.file_digest(made, "sha256").hexdigest() != sha256:
+                    raise _Altered
+    except (_Altered, OSError):  # of the source: what is wrong with the target is a StoreError
         return False
+    return True
+
+
+class _Altered(Exception):
+    """The source is not what it should be."""
+
+
+def _linked(f: BinaryIO, source: Path, target: Path, sha256: str) -> bool:
+    """False where there are no links, as between two file systems."""
+    digest = hashlib.sha256()
+    for chunk in _read(f):
+        digest.update(chunk)
+    if digest.hexdigest() != sha256:
+        raise _Altered
+    f.seek(0)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        os.link(source, target)
+    except OSError:
+        return False
+    return True
+
+
+def _read(f: BinaryIO) -> Iterator[bytes]:
+    try:
+        while chunk := f.read(1 << 20):
+            yield chunk
     except OSError as e:
-        raise StoreError(f"cannot write '{target}': {e.strerror}") from e
-    finally:
-        if temporary:
-            Path(temporary).unlink(missing_ok=True)
+        raise _Altered from e

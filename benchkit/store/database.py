@@ -6,6 +6,7 @@ with open_store(path, create=False)       # for readers: an error where there is
 
 import os
 import sqlite3
+import stat
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,20 +108,15 @@ def side_folder(path: Path) -> Path:
 def open_store(given: str | Path | None = None, *, create: bool = True, ingest: bool = True) -> Store:
     """Opens, and where it must creates or migrates, a registry. Raises StoreError in one line."""
     path = store_path(given)
-    if not path.exists():
+    if not is_there(path):
         if not create:
             raise StoreError(
                 f"there is no registry at '{path}': `benchkit run` makes one; --db or BENCHKIT_DB names another"
             )
-        if not path.parent.is_dir():
-            raise StoreError(f"cannot create the registry '{path}': there is no folder '{path.parent}'")
-    elif path.is_dir():
-        raise StoreError(f"'{path}' is a folder, not a registry file")
+        _check_folder(path)
     writable = _writable(path)
     if create and not writable:
-        raise StoreError(
-            f"registry '{path}' cannot be written: the file or its folder is read-only; --db names another"
-        )
+        raise _read_only(path)
     store = Store(path, _connect(path, writable), writable)
     try:
         with errors(path):
@@ -133,10 +129,29 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
     return store
 
 
+def check_place(path: Path) -> None:
+    """Raises StoreError where a registry could not be written, before anything is computed for it; makes none."""
+    if is_there(path):
+        open_store(path).close()
+        return
+    _check_folder(path)
+    if not _writable(path):
+        raise _read_only(path)
+
+
+def _check_folder(path: Path) -> None:
+    if not path.absolute().parent.is_dir():
+        raise StoreError(f"cannot create the registry '{path}': there is no folder '{path.parent}'")
+
+
+def _read_only(path: Path) -> StoreError:
+    return StoreError(f"registry '{path}' cannot be written: the file or its folder is read-only; --db names another")
+
+
 def open_reading(path: Path) -> Store:
-    """Opens a registry as it is, of this schema or an older one, without changing anything of it."""
-    if path.is_dir():
-        raise StoreError(f"'{path}' is a folder, not a registry file")
+    """Opens a registry as it is, of this schema or an older one, without changing anything of it. Raises StoreError."""
+    if not is_there(path):
+        raise StoreError(f"there is no registry at '{path}'")
     store = Store(path, _connect(path, writable=False, changing=_writable(path)), False)
     try:
         with errors(path):
@@ -145,6 +160,21 @@ def open_reading(path: Path) -> Store:
         store.close()
         raise
     return store
+
+
+def is_there(path: Path) -> bool:
+    """Raises StoreError where one cannot know, or it is something that no registry can be."""
+    try:
+        kind = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as e:
+        raise StoreError(f"registry '{path}' cannot be opened: {e.strerror}; --db or BENCHKIT_DB names another") from e
+    if not stat.S_ISREG(kind):
+        raise StoreError(
+            f"'{path}' is {'a folder' if stat.S_ISDIR(kind) else 'a device or a pipe'}, not a registry file"
+        )
+    return True
 
 
 def _take_in(store: Store, create: bool) -> None:
@@ -168,10 +198,8 @@ def _connect(path: Path, writable: bool, changing: bool = False) -> Database:
         ("foreign_keys", 1), ("synchronous", "FULL"), ("temp_store", "MEMORY"), ("cache_size", -CACHE_KIB),
     ]  # fmt: skip
     uri = f"file:{_quoted(path)}?mode={'rwc' if writable else 'ro'}"
-    if not writable:
-        if not changing and not has_journal(path):
-            uri += "&immutable=1"  # a write-ahead log in a folder we may not write to could not be opened otherwise
-        pragmas.append(("query_only", 1))
+    if not writable and not changing and not has_journal(path):
+        uri += "&immutable=1"  # a write-ahead log in a folder we may not write to could not be opened otherwise
     return Database(path, uri, pragmas)
 
 

@@ -34,11 +34,12 @@ def insert_report(store: Store, report: Report, current: bool | None = None) -> 
     report first, and hosts' clocks may differ. Of reports from one host the one that finished last is. The others stay
     as history. The cell's claim ends with its report, and its failures are forgotten.
 
-    current: what the caller knows better; True only where the cell has no current run.
+    current: what the caller knows better; True only where the cell has no current run, False for history alone, which
+    ends no claim and no failure.
     """
     if store.execute("SELECT 1 FROM runs WHERE uuid = ?", (report.uuid,)).fetchone():
         return None
-    cell = tuple(report.cell)
+    cell, history = tuple(report.cell), current is False
     if current is None:
         other = store.execute(_CURRENT, cell).fetchone()
         current = other is None or other[2] != report.environment.host or other[1] <= report.finished_at
@@ -81,8 +82,9 @@ def insert_report(store: Store, report: Report, current: bool | None = None) -> 
         "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?)",
         [(run, a.kind, a.path, a.sha256, a.bytes) for a in report.artifacts],
     )
-    store.execute(f"DELETE FROM claims WHERE {CELL}", cell)
-    store.execute(f"DELETE FROM failures WHERE {CELL}", cell)
+    if not history:
+        store.execute(f"DELETE FROM claims WHERE {CELL}", cell)
+        store.execute(f"DELETE FROM failures WHERE {CELL}", cell)
     return run
 
 

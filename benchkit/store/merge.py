@@ -5,6 +5,7 @@ kept: one's own stays current, and the conflict is noted. Predictions come along
 or was submitted over there stays there.
 """
 
+import json
 import math
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -56,18 +57,18 @@ def merge(store: Store, path: Path, progress: Progress, *, dry_run: bool = False
 
     Raises StoreError where it is no registry, is damaged, or is of a newer benchkit.
     """
-    if not path.exists():
-        raise StoreError(f"there is no registry at '{path}'")
-    if path.samefile(store.path):
-        raise StoreError(f"'{path}' is this registry itself: merge takes another one")
     with _opened(path) as other:
+        if path.samefile(store.path):
+            raise StoreError(f"'{path}' is this registry itself: merge takes another one")
         merged = Merged(waiting=len(list(other.inbox.glob("[!.]*.json"))) if other.inbox.is_dir() else 0)
         brought = _Files(store, other, dry_run)
         try:
             plan = _choose(store, other, merged)
+            brought.look()
             _bring_files(plan, brought, merged, progress)
             with store.write():
                 plan = _choose(store, other, merged := _again(merged))
+                brought.look()
                 _bring_runs(store, other, plan, brought, merged, path, progress)
                 _bring_records(store, other, merged)
                 if dry_run:
@@ -182,11 +183,20 @@ class _Files:
     def __init__(self, store: Store, other: Store, dry_run: bool) -> None:
         self.store, self.other, self.dry_run = store, other, dry_run
         self.made: list[Path] = []
-        self.renamed: dict[tuple[str, str], str] = {}
+        self.taken: dict[str, set[str]] = {}
+        """Checksums of our runs' files, by name, of those names that are among theirs."""
+
+    def look(self) -> None:
+        """Which of their names are taken here; again in a transaction, where it stays true."""
+        names = json.dumps([path for (path,) in self.other.execute("SELECT path FROM artifacts").fetchall()])
+        ours = "SELECT path, sha256 FROM artifacts WHERE path IN (SELECT value FROM json_each(?))"
+        self.taken = {}
+        for path, sha256 in self.store.execute(ours, [names]).fetchall():
+            self.taken.setdefault(path, set()).add(sha256)
 
     def bring(self, path: str, sha256: str, size: int, uuid: str) -> bool | None:
         """True where the file was brought, None where it is here already, False where it is not whole over there."""
-        target = self.target(path, sha256, size, uuid)
+        target = self.target(path, sha256, uuid)
         if file_problem(self.store.side, target, sha256, size) is None:
             return None
         if file_problem(self.other.side, path, sha256, size) is not None:
@@ -200,10 +210,9 @@ class _Files:
                 self.made.append(place)
         return True
 
-    def target(self, path: str, sha256: str, size: int, uuid: str) -> str:
+    def target(self, path: str, sha256: str, uuid: str) -> str:
         """Its name here: its own, unless a run of ours names another file so, or it lies outside of the folder."""
-        taken = self.store.execute("SELECT 1 FROM artifacts WHERE path = ? AND sha256 <> ?", (path, sha256)).fetchone()
-        if taken or not is_inside(path):
+        if self.taken.get(path, set()) - {sha256} or not is_inside(path):
             return f"predictions/{uuid}{Path(path).suffix}"
         return path
 
@@ -250,7 +259,7 @@ def _bring_runs(
 
 def _ours(report: Report, files: _Files) -> Report:
     """With its files as they are named here. Whether its data and weights are those of ours is asked anew."""
-    artifacts = [replace(a, path=files.target(a.path, a.sha256, a.bytes, report.uuid)) for a in report.artifacts]
+    artifacts = [replace(a, path=files.target(a.path, a.sha256, report.uuid)) for a in report.artifacts]
     return replace(report, artifacts=artifacts, checks=[c for c in report.checks if c.name != "fingerprint"])
 
 

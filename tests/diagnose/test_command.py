@@ -19,7 +19,7 @@ Ran = subprocess.CompletedProcess[str]
 def command(tmp_path: Path) -> Callable[..., Ran]:
     def run(*words: Any) -> Ran:
         return subprocess.run(
-            [sys.executable, "-m", "benchkit", "diagnose", *map(str, words), "--db", str(tmp_path / "r.sqlite")],
+            [sys.executable, "-m", "benchkit", "diagnose", "--db", str(tmp_path / "r.sqlite"), *map(str, words)],
             capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
         )  # fmt: skip
 
@@ -98,7 +98,9 @@ def test_a_backbone_without_places_is_refused_in_a_line_that_says_what_can_be_do
         (("--model", "random-vit", "--task", "digitz"), "no task named 'digitz'"),
         (("--model", "logmel", "--task", "digits"), "model 'logmel' takes audio, and task 'digits' gives image"),
         (("--model", "random-vit", "--task", "digits", "--page", "/no/such/folder/x.html"), "there is no folder"),
+        (("--model", "random-vit", "--task", "digits", "--page", "/tmp"), "'/tmp': that is a folder"),
         (("--model", "random-vit", "--task", "digits", "--against", "logmel"), "model 'logmel' takes audio"),
+        (("--model", "random-vit", "--task", "digits", "--db", "/etc/hostname"), "file is not a database"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_computed(

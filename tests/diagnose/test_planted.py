@@ -1,11 +1,13 @@
 """Faults planted in a healthy backbone are found, and named by their place, their weights and what helps."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchkit.diagnose.run import Looked
+from benchkit.diagnose.run import Looked, conclude
 
 from .conftest import Weights
 
@@ -137,6 +139,17 @@ def test_weights_that_are_not_finite_are_named(planted: Plant, look: Look, value
     assert looked.at("blocks.1.norm2").healthy
     assert not looked.at("blocks.1.mlp_out").healthy
     assert not looked.effects
+
+
+def test_broken_weights_that_no_place_uses_are_told_of(look: Look, shared: Path) -> None:
+    healthy = look(f"bird-mae,path={shared / 'fixtures' / 'bird_mae_tiny'}")
+    layers = (replace(healthy.layers[0], n_nan=3), *healthy.layers[1:])
+    looked = conclude(replace(healthy, layers=layers), None)
+    assert not looked.healthy
+    assert f"{layers[0].name} (3 of" in looked.verdict
+    assert looked.verdict.endswith("none of the places that are shown uses them. Repair or fetch the checkpoint anew: "
+                                   "nothing recorded behind the first NaN can be used.")  # fmt: skip
+    assert looked.effects == ()
 
 
 def test_an_overflow_is_told_from_broken_weights(planted: Plant, look: Look) -> None:

@@ -21,6 +21,7 @@ from benchkit.store import open_store
 from benchkit.store.backup import backup
 from benchkit.store.check import check
 from benchkit.store.claims import Owner, claim
+from benchkit.store.remove import remove
 
 Add = Callable[..., Report]
 Contents = Callable[[Path], dict[str, Any]]
@@ -181,8 +182,6 @@ def test_a_registry_is_copied_whole_while_another_process_hammers_it(
 
 
 def test_runs_removed_meanwhile_are_not_in_the_copy(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from benchkit.store.remove import remove
-
     real = module._verified
 
     def and_then_one_goes(copied: Path) -> Any:
@@ -197,6 +196,84 @@ def test_runs_removed_meanwhile_are_not_in_the_copy(path: Path, monkeypatch: pyt
     with open_store(path.parent / "b.sqlite") as store:
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (2,)
         assert check(store, Silent()) == []
+
+
+def test_where_a_current_run_is_removed_meanwhile_the_copy_has_the_one_before(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_store(path) as store:
+        ((file,),) = store.execute(
+            "SELECT path FROM artifacts JOIN runs ON id = run_id WHERE current AND seed = 1"
+        ).fetchall()
+    real = module._verified
+
+    def and_then_one_goes(copied: Path) -> Any:
+        found = real(copied)
+        with open_store(path) as other:
+            remove(other, [3])
+        return found
+
+    monkeypatch.setattr(module, "_verified", and_then_one_goes)
+    assert not (path.parent / "b.sqlite").exists()
+    made = copy(path, path.parent / "b.sqlite")
+    assert (made.runs, made.files, made.lacking) == (2, 2, ())
+    assert not (path.parent / "b.sqlite.d" / file).exists()
+    with open_store(path.parent / "b.sqlite") as store:
+        assert store.execute("SELECT id, current FROM runs").fetchall() == [(1, 1), (2, 1)]
+        assert check(store, Silent()) == []
+
+
+def test_ctrl_c_between_the_two_renames_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, real = sorted(path.parent.rglob("*")), os.rename
+
+    def and_then_ctrl_c(*names: Any) -> None:
+        real(*names)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module.os, "rename", and_then_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        copy(path, path.parent / "b.sqlite")
+    assert sorted(path.parent.rglob("*")) == before
+
+
+def test_a_folder_that_came_after_a_killed_backup_is_not_taken_for_its_own(path: Path) -> None:
+    target, folder = path.parent / "b.sqlite", path.parent / "b.sqlite.d"
+    for step in range(9):  # before its own folder is moved to its place
+        done = subprocess.run([sys.executable, "-c", KILLED, str(path), str(target), str(step)], check=False)
+        assert done.returncode == -signal.SIGKILL
+        folder.mkdir()
+        (folder / "mine").touch()
+        with pytest.raises(StoreError, match="is there already"):
+            copy(path, target)
+        assert (folder / "mine").exists()
+        shutil.rmtree(folder)
+
+
+def test_copies_are_for_everybody_who_may_use_the_folder(path: Path) -> None:
+    copy(path, path.parent / "b.sqlite")
+    (path.parent / "other").touch()
+    modes = {p.stat().st_mode for p in (path.parent / "b.sqlite.d" / "predictions").iterdir()}
+    assert modes == {(path.parent / "other").stat().st_mode}
+
+
+def test_a_file_that_cannot_be_read_is_lacking(path: Path) -> None:
+    first = min((path.parent / "r.sqlite.d" / "predictions").iterdir())
+    first.unlink()
+    first.mkdir()
+    for link in (False, True):
+        made = copy(path, path.parent / f"b{link}.sqlite", link=link)
+        assert (made.runs, made.files, made.lacking) == (3, 2, (f"predictions/{first.name}",))
+
+
+def test_however_many_files_are_lacking_the_registry_is_asked_for_them_once(path: Path, add: Add) -> None:
+    with open_store(path) as store:
+        for seed in range(2, 12):
+            add(store, seed)
+        shutil.rmtree(store.side / "predictions")
+        asked: list[str] = []
+        store.db.connection().set_trace_callback(asked.append)
+        assert len(backup(store, path.parent / "b.sqlite", Silent()).lacking) == 13
+    assert sum("FROM artifacts" in sql for sql in asked) == 1
 
 
 def test_an_open_copy_of_a_rollback_journal_registry_is_whole(path: Path, contents: Contents) -> None:

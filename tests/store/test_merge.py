@@ -14,15 +14,18 @@ import pytest
 
 from benchkit.errors import StoreError
 from benchkit.progress import Silent
-from benchkit.records import Diagnosis, Training
+from benchkit.records import Diagnosis, Failure, Training
 from benchkit.report import Metric, Report
 from benchkit.sealing import seal
 from benchkit.store import merge as module
 from benchkit.store import open_store
 from benchkit.store.check import check
+from benchkit.store.claims import Owner, claim
+from benchkit.store.insert import insert_failure
 from benchkit.store.merge import Merged, merge
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 from benchkit.store.reports import load_reports
+from benchkit.times import now
 
 Add = Callable[..., Report]
 Contents = Callable[[Path], dict[str, Any]]
@@ -149,6 +152,38 @@ def test_trainings_and_diagnoses_come_once_with_their_rows(mine: Path, theirs: P
         for table in ("trainings", "training_metrics", "diagnoses", "diagnosis_points"):
             assert store.execute(f"SELECT count(*) FROM {table}").fetchone() == (1,), table
     assert sound(mine)
+
+
+def test_history_that_comes_ends_no_claim_and_no_failure_here(mine: Path, theirs: Path) -> None:
+    with open_store(mine) as store:
+        (report,) = load_reports(store, [3])
+        cell, environment = report.cell, report.environment
+        claim(store, [cell], Owner.this_process(), force=True)
+        insert_failure(store, Failure("f", cell, "error", "broken", environment.host, now()))
+    assert bring(mine, theirs).conflicts
+    with open_store(mine) as store:
+        for table in ("claims", "failures"):
+            assert store.execute(f"SELECT seed FROM {table}").fetchall() == [(2,)]
+
+
+def test_whatever_comes_the_registry_is_asked_a_few_times_which_names_are_taken(
+    mine: Path, tmp_path: Path, add: Add
+) -> None:
+    with open_store(tmp_path / "many.sqlite") as store:
+        for seed in range(10, 20):
+            add(store, seed)
+    with open_store(mine) as store:
+        asked: list[str] = []
+        store.db.connection().set_trace_callback(asked.append)
+        assert merge(store, tmp_path / "many.sqlite", Silent()).files == 10
+    assert sum("FROM artifacts" in sql for sql in asked) == 2
+
+
+def test_what_comes_is_for_everybody_who_may_use_the_folder(mine: Path, theirs: Path) -> None:
+    bring(mine, theirs)
+    modes = {p.stat().st_mode for p in (mine.parent / "mine.sqlite.d" / "predictions").iterdir()}
+    (mine.parent / "other").touch()
+    assert modes == {(mine.parent / "other").stat().st_mode}
 
 
 def test_predictions_missing_or_altered_over_there_are_told_of(mine: Path, theirs: Path) -> None:

@@ -4,7 +4,7 @@ z [N, D]: normalised vectors; z_hat: their reconstruction. f [N, K]: unit activa
 unit, the columns of the decoder matrix. All are torch tensors, on any device; sums are made in float64.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from jaxtyping import Float
@@ -15,7 +15,22 @@ if TYPE_CHECKING:
 ACTIVE = 1e-8
 """A unit is active where |f| is above this."""
 BLOCK = 4096
-"""Units whose products with all others are held at a time."""
+"""Units whose products with all others are held at a time, at most..."""
+PRODUCTS = 1 << 26
+"""...and at most so many products: 512 MB."""
+VALUES = 1 << 24
+"""Activations that are looked at at a time."""
+
+
+def _rows(f: "Float[Tensor, 'N K']") -> "Sequence[Tensor]":
+    """Some vectors at a time, so that a copy in float64 is small beside f."""
+    return f.split(max(1, VALUES // max(1, f.shape[1])))
+
+
+def _blocks(n: int) -> Iterator[tuple[int, int]]:
+    """Where each block of units begins, and how many it has."""
+    step = max(1, min(BLOCK, PRODUCTS // max(1, n)))
+    return ((start, min(step, n - start)) for start in range(0, n, step))
 
 
 def mse(z: "Float[Tensor, 'N D']", z_hat: "Float[Tensor, 'N D']") -> float:
@@ -34,45 +49,48 @@ def explained_variance(z: "Float[Tensor, 'N D']", z_hat: "Float[Tensor, 'N D']")
 
 def l0(f: "Float[Tensor, 'N K']") -> float:
     """Share of active units: 1/(N K) #{|f| > 1e-8}."""
-    return float((f.abs() > ACTIVE).double().mean())
+    return sum(int((part.abs() > ACTIVE).sum()) for part in _rows(f)) / max(1, f.numel())
 
 
 def l1(f: "Float[Tensor, 'N K']") -> float:
     """Mean over vectors of the sum of the magnitudes: 1/N sum |f|."""
-    return float(f.double().abs().sum(dim=1).mean())
+    return sum(float(part.double().abs().sum()) for part in _rows(f)) / max(1, len(f))
 
 
 def dead(f: "Float[Tensor, 'N K']") -> float:
     """Share of units that are active on none of the vectors: 1/K #{k: max_n |f_nk| <= 1e-8}."""
-    return float((f.abs().amax(dim=0) <= ACTIVE).double().mean())
+    import torch
+
+    return float((torch.maximum(f.amax(dim=0), -f.amin(dim=0)) <= ACTIVE).double().mean())
 
 
 def correlation(f: "Float[Tensor, 'N K']") -> float:
     """Mean absolute off-diagonal correlation: mean over i != j of |corr(f_i, f_j)|, Pearson's over the vectors. Units
     whose activation does not vary have none and are left out; 0 where fewer than two are left."""
     x = f[:, f.amax(dim=0) > f.amin(dim=0)].double()
-    x = x - x.mean(dim=0)
-    x = x / x.norm(dim=0)
+    x -= x.mean(dim=0)  # in place: it is the largest thing that there is
+    x /= x.norm(dim=0)
     n = x.shape[1]
     if n < 2:
         return 0.0
-    total = sum(float((block.T @ x).abs().sum()) for block in x.split(BLOCK, dim=1))
+    total = 0.0
+    for start, size in _blocks(n):  # with itself and what comes after it, which counts twice
+        products = (x[:, start : start + size].T @ x[:, start:]).abs_()
+        total += float(products[:, :size].sum()) + 2 * float(products[:, size:].sum())
     return max(0.0, total - n) / (n * (n - 1))
 
 
 def coherence(decoder: "Float[Tensor, 'K D']") -> float:
     """Of the dictionary: max over i != j of |cos(d_i, d_j)|. Directions of length 0 are left out; 0 where fewer than
     two are left."""
-    import torch
 
     d = decoder.double()
     norms = d.norm(dim=1)
     d = d[norms > 0] / norms[norms > 0, None]
     largest = 0.0
-    for start in range(0, len(d), BLOCK):
-        products = (d[start : start + BLOCK] @ d.T).abs()
-        own = torch.arange(len(products), device=d.device)
-        products[own, start + own] = 0
+    for start, size in _blocks(len(d)):
+        products = (d[start : start + size] @ d[start:].T).abs_()
+        products[:, :size].fill_diagonal_(0)
         largest = max(largest, float(products.max()))
     return min(1.0, largest)
 

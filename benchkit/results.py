@@ -121,10 +121,7 @@ class Results:
         """
         made = self.pivot(rows, columns, metric, **filters)
         frame = _pandas().DataFrame(
-            [
-                [getattr(made.cells.get((row, column)), show, None) for column in made.column_keys]
-                for row in made.row_keys
-            ],
+            [[getattr(e, show, None) for e in row] for row in made.grid],
             index=_index(made.row_keys, made.rows),
             columns=_index(made.column_keys, made.columns),
             dtype=float,
@@ -138,7 +135,7 @@ class Results:
         metric: Names = (),
         **filters: Any,
     ) -> Pivot:
-        """The same as records, for benchkit.pivot.render."""
+        """The same as records, for benchkit.rendering.render."""
         found = entries(self._store, _filters(**filters), _names(metric), rows, columns)
         return pivot(found, rows, columns)
 

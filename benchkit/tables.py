@@ -5,6 +5,7 @@ out where NO_COLOR (https://no-color.org) is set.
 """
 
 import itertools
+import operator
 import os
 import re
 import shutil
@@ -69,21 +70,23 @@ def text_table(
     right: columns that are aligned to the right. bold: (row, column) of cells that stand out, where there is colour.
     fold: columns that are made narrower first where a terminal is; any, if not given.
     """
-    head, body = [[clean(c) for c in r] for r in header], [[clean(c) for c in r] for r in rows]
-    natural = [max(map(columns_of, column)) for column in zip(*head, *body, strict=True)]
+    head, body = [_cleaned(r) for r in header], [_cleaned(r) for r in rows]
+    natural = [max(_widths(column)) for column in zip(*head, *body, strict=True)]
     widths = natural
     if screen.width is not None:
         widths = _fitted(_fitted(natural, screen.width, fold), screen.width, None)
     last = len(widths) - 1
+    pads = [str.rjust if j in right else str.ljust for j in range(len(widths))]
 
-    def lines(row: list[str], number: int | None) -> list[str]:
+    def lines(row: Row, number: int | None) -> list[str]:
         pieces: Any = [row]
         if widths != natural:
             folded = [_fold(cell, width) for cell, width in zip(row, widths, strict=True)]
             pieces = itertools.zip_longest(*folded, fillvalue="")
         made = []
         for piece in pieces:
-            cells = [_padded(c, w, right=j in right) for j, (c, w) in enumerate(zip(piece, widths, strict=True))]
+            spare = map(operator.sub, widths, _widths(piece))
+            cells = [pad(c, len(c) + n) for pad, c, n in zip(pads, piece, spare, strict=True)]
             if screen.color:
                 cells[last] = cells[last].rstrip()
                 cells = [screen.bold(c) if number is None or (number, j) in bold else c for j, c in enumerate(cells)]
@@ -148,16 +151,29 @@ def clean(text: str) -> str:
 
 def columns_of(text: str) -> int:
     """How many columns of a terminal it takes."""
-    if text.isascii() or max(text) < "\u0300":  # Latin letters: nothing wide, nothing that combines
+    if _is_narrow(text):
         return len(text)
     from rich.cells import cell_len
 
     return cell_len(text)
 
 
-def _padded(text: str, width: int, *, right: bool) -> str:
-    space = " " * (width - columns_of(text))
-    return space + text if right else text + space
+def _is_narrow(text: str) -> bool:
+    """Whether every character takes one column: of Latin letters none is wide, and none combines with another."""
+    try:
+        text.encode("latin-1")  # in no time, where looking at each character takes some
+        return True
+    except UnicodeEncodeError:
+        return max(text) < "\u0300"
+
+
+def _cleaned(row: Row) -> Row:
+    return row if "".join(row).isprintable() else [clean(cell) for cell in row]
+
+
+def _widths(cells: Row) -> list[int]:
+    """Of many at once, as nearly all of them are plain."""
+    return list(map(len if _is_narrow("".join(cells)) else columns_of, cells))
 
 
 def _fitted(widths: list[int], width: int, which: Collection[int] | None) -> list[int]:

@@ -167,7 +167,8 @@ def table(
     A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
     """
     from benchkit.garbage import no_collecting
-    from benchkit.pivot import entries, pivot, render
+    from benchkit.pivot import entries, pivot
+    from benchkit.rendering import render
     from benchkit.store import open_store
     from benchkit.tables import Screen, emit
 
@@ -179,14 +180,15 @@ def table(
                 _print_published(store, chosen, format.value, digits)
                 return
             made = pivot(entries(store, chosen, metric or [], down, across), down, across)
-            if not made.cells:
+            if not made.grid:
                 _note(_why_empty(store, chosen, metric or []))
             elif made.added:
                 several, s = " and ".join(made.added), "s" if len(made.added) == 1 else ""
                 _note(f"{several} differ{s} among these runs, and so is in the table too")
-        if made.cells or format in (TableFormat.csv, TableFormat.json):
+        if made.grid or format in (TableFormat.csv, TableFormat.json):
             screen = Screen.of(sys.stdout)
             emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))
+        del made  # so that it is gone when garbage is looked for again
 
 
 def sql(

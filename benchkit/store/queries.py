@@ -285,43 +285,46 @@ def entries(
     """
     where, values = filters.where()
     cell = "model, classifier, task, n_train"  # in the order of the index, so that nothing needs sorting
-    seed = "seed" if each_seed else "NULL"
+    fields = f"task, model, classifier, n_train, {'seed' if each_seed else 'NULL'}"  # in the order of Entry
+    interval = "CASE count(*) WHEN 1 THEN {0}low END, CASE count(*) WHEN 1 THEN {0}high END"
     found: list[Any] = []
     if not metrics:
         key = f"{cell}, metric, seed" if each_seed else f"{cell}, metric"
         found = _all(store, f"""
-            SELECT {cell}, {seed}, metric, count(*), avg(value), sum(value * value), low, high, avg(chance),
-                   group_concat(DISTINCT marks)
+            SELECT {fields}, metric, count(*), avg(value), sum(value * value), {interval.format("")}, avg(chance),
+                   group_concat(marks)
             FROM runs INDEXED BY runs_table WHERE {where} GROUP BY {key}""", values)  # fmt: skip
     for metric in dict.fromkeys(metrics):
         key = f"{cell}, seed" if each_seed else cell
         found += _all(store, f"""
-            SELECT {cell}, {seed}, m.name, count(*), avg(m.value), sum(m.value * m.value), m.low, m.high,
-                   avg(CASE WHEN m.name = metric THEN chance END), group_concat(DISTINCT marks)
+            SELECT {fields}, m.name, count(*), avg(m.value), sum(m.value * m.value), {interval.format("m.")},
+                   avg(CASE WHEN m.name = metric THEN chance END), group_concat(marks)
             FROM runs INDEXED BY runs_table CROSS JOIN metrics m ON m.run_id = runs.id
             WHERE {where} AND m.name = ? GROUP BY {key}""", [*values, metric])  # fmt: skip
+    new, same = tuple.__new__, dict[str, str]().setdefault  # as Entry(...), without a call of Python for each of many
     return [
-        Entry(
-            task, model, classifier, n_train, seed, metric, n, mean, _sd(n, mean, squares),
-            low if n == 1 else None, high if n == 1 else None, chance, _marks(marks),
-        )
-        for model, classifier, task, n_train, seed, metric, n, mean, squares, low, high, chance, marks in found
+        new(Entry, (
+            same(task, task), same(model, model), same(classifier, classifier), n_train, seed, same(metric, metric),
+            n, mean, None if n == 1 else _sd(n, mean, squares), low, high, chance, _marks(marks) if marks else (),
+        ))
+        for task, model, classifier, n_train, seed, metric, n, mean, squares, low, high, chance, marks in found
     ]  # fmt: skip
 
 
 @cache
-def _marks(text: str | None) -> tuple[tuple[str, str], ...]:
+def _marks(text: str) -> tuple[tuple[str, str], ...]:
     """The marks of several runs, each once: "chance:fail labels:warn,labels:warn"."""
-    if not text:
-        return ()
-    found = {mark for run in text.split(",") for mark in run.split(" ")}
+    return _each_once(frozenset(text.split(",")))
+
+
+@cache
+def _each_once(runs: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    found = {mark for run in runs for mark in run.split(" ")}
     return tuple((name, status) for name, _, status in (mark.rpartition(":") for mark in sorted(found)))
 
 
-def _sd(n: int, mean: float, squares: float) -> float | None:
-    """Of a sample, from its sums. What is left of equal numbers is rounding error: 0."""
-    if n < 2:
-        return None
+def _sd(n: int, mean: float, squares: float) -> float:
+    """Of a sample of several, from its sums. What is left of equal numbers is rounding error: 0."""
     variance = (squares - n * mean * mean) / (n - 1)
     return math.sqrt(variance) if variance > 1e-14 * mean * mean else 0.0
 

@@ -242,8 +242,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Of Python, numpy, torch (on a CPU or a GPU), JAX or onnxruntime."""
     if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
         return True
-    said = ("out of memory", "can't allocate memory", "RESOURCE_EXHAUSTED", "Failed to allocate memory")
-    return isinstance(error, RuntimeError) and any(s in str(error) for s in said)
+    of_a_framework = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")
+    said = (
+        "out of memory",
+        "can't allocate memory",
+        "RESOURCE_EXHAUSTED",
+        "Failed to allocate memory",
+        "_ALLOC_FAILED",
+    )
+    return of_a_framework and any(s in str(error) for s in said)
 
 
 def free(device: str) -> None:

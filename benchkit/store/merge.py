@@ -203,11 +203,10 @@ class _Files:
             return False
         if not self.dry_run:
             place = self.store.side / target
-            existed = place.exists()
+            if not place.exists():
+                self.made.append(place)  # before it is: Ctrl-C may come right after
             if not copy_file(self.other.side / path, place, sha256):
                 return False
-            if not existed:
-                self.made.append(place)
         return True
 
     def target(self, path: str, sha256: str, uuid: str) -> str:

@@ -205,7 +205,7 @@ def test_where_nothing_decodes_skipping_is_no_way_out(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------------------------- batch sizes
 
 
-@pytest.mark.parametrize("oom", ["MemoryError", "torch", "jax"])
+@pytest.mark.parametrize("oom", ["MemoryError", "torch", "jax", "onnxruntime", "cublas"])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(recordings: Path, tmp_path: Path, oom: str) -> None:
     progress = Notes()
     log = tmp_path / "log"

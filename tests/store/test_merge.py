@@ -280,6 +280,21 @@ def test_a_merge_that_fails_leaves_nothing(
     assert contents(mine) == before
 
 
+def test_ctrl_c_right_after_a_file_came_leaves_nothing(
+    mine: Path, theirs: Path, contents: Contents, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, real = contents(mine), module.copy_file
+
+    def and_then_ctrl_c(*given: Any) -> None:
+        assert real(*given)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "copy_file", and_then_ctrl_c)
+    with pytest.raises(KeyboardInterrupt):
+        bring(mine, theirs)
+    assert contents(mine) == before
+
+
 KILLED = """
 import os, sys
 from pathlib import Path

@@ -165,7 +165,14 @@ def out_of_memory(name: str) -> Exception:
         import torch
 
         return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-    return {"MemoryError": MemoryError(), "jax": RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")}[name]
+    if name == "onnxruntime":
+        from onnxruntime.capi.onnxruntime_pybind11_state import RuntimeException
+
+        return RuntimeException("Non-zero status code: Failed to allocate memory for requested buffer of size 1024")
+    return {
+        "MemoryError": MemoryError(), "jax": RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating"),
+        "cublas": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    }[name]  # fmt: skip
 
 
 class Notes(Silent):

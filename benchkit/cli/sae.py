@@ -92,7 +92,7 @@ def train(
     recording = Recording.open(on)
     data = recording[point] if point else recording.only
     kinds: Any = [a.value for a in activation or [Activation.topk]]
-    if k is None and kinds != ["relu"]:
+    if k is None and any(kind != "relu" for kind in kinds):
         k = [32]
     configs = product(
         kinds, width or [8 * data.dim], k or [], l1 or [], [n.value for n in normalise or [Normalise.dimension]],

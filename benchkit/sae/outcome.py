@@ -65,6 +65,7 @@ def done_before(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
 
 def again(to: Path, done: dict[str, Any]) -> Outcome:
     """The outcome of a training that was done before."""
+    (to / "checkpoint.pt").unlink(missing_ok=True)  # where a kill came between the end and that
     trained = []
     for name in done["autoencoders"]:
         if not (to / name).exists():

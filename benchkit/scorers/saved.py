@@ -97,9 +97,14 @@ class Saved(Scorer):
     def n_prototypes(self) -> int:
         return self.scorer.n_prototypes
 
+    @cached_property
+    def record(self) -> dict[str, Any]:
+        """Of its fit."""
+        return read_record(self.params.checkpoint, "scorer")
+
     @property
     def point(self) -> str | None:
-        return as_point(read_record(self.params.checkpoint, "scorer")["point"])
+        return as_point(self.record["point"])
 
     def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
         check_fits(self, activations)

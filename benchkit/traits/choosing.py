@@ -22,6 +22,9 @@ _ELEMENTS = 1 << 18
 _BLOCK = 1 << 24
 """Scores, of some prototypes for all images, that are read at a time: 64 MB; the others may lie on a disk."""
 _MAX_THREADS = 16
+ROUNDING = 1e-12
+"""Average precisions that differ by less are the same number, summed up in another order. On a few images many
+prototypes are equally good, and which of them is the first must not depend on a processor's arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,9 @@ def choose(
     best, at = np.full(n_traits, -1.0), np.zeros(n_traits, np.int64)
     with (progress or Silent()).step("choose prototypes", scores.shape[1], "prototypes") as step:
         for start, ap in _chunks(scores, labels):
-            top = ap.argmax(axis=0)  # the first of several
+            top = (ap >= ap.max(axis=0) - ROUNDING).argmax(axis=0)  # the first of several
             value = np.take_along_axis(ap, top[None], axis=0)[0]
-            better = value > best  # never where it is NaN
+            better = value > best + ROUNDING  # never where it is NaN
             best[better], at[better] = value[better], top[better] + start
             step.advance(len(ap))
     decided = (positives > 0) & (positives < len(labels))

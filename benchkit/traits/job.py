@@ -21,6 +21,7 @@ from benchkit.activations.reader import BUFFER_BYTES, shuffled, views_of
 from benchkit.activations.stream import check_points
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Context, Outcome, evaluate_cell
+from benchkit.features import set_up
 from benchkit.features.scratch import Scratch
 from benchkit.fitting import Result
 from benchkit.interfaces import Fold, Scorer
@@ -131,11 +132,24 @@ def _planned(groups: Mapping[str, Sequence[Cell]], data: JobData) -> list[_Fit]:
             fit = _Fit(spec, seed, [c for c in cells if c.seed == seed], TOKENS)
             fits.append(fit)
             try:
-                fit.point = spec.build().point or TOKENS
+                scorer = spec.build()
+                fit.point = scorer.point or TOKENS
                 check_points(data.ready(), [fit.point])
+                _tell_of_other_weights(scorer, spec, data)
             except BenchkitError as e:
                 fit.fail(e)
     return fits
+
+
+def _tell_of_other_weights(scorer: Scorer, spec: Spec, data: JobData) -> None:
+    """A scorer from a file fits every backbone of its dimension, and means something to the one it was fitted on."""
+    record = getattr(scorer, "record", {})
+    weights = set_up(data.backbone, data.options.device)
+    if record.get("model_fingerprint", weights) != weights:
+        data.progress.note(
+            f"scorer '{spec.canonical}' was fitted on activations of '{record['model']}', whose weights are not those "
+            f"of '{data.model_spec.canonical}': its prototypes may mean nothing here"
+        )
 
 
 def _results(fit: _Fit, scores: Sequence[Float32[np.ndarray, "_ _"]], data: JobData) -> Iterator[tuple[Spec, Result]]:

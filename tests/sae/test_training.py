@@ -163,9 +163,11 @@ def test_it_goes_on_after_ctrl_c_and_after_a_kill_as_if_nothing_had_been(recorde
 def test_what_is_done_is_not_trained_again_and_another_training_is_refused(recorded: Path, tmp_path: Path) -> None:
     configs, shared, to = [SAEConfig("topk", 16, "none", k=2)], TrainConfig(batch_size=512), tmp_path / "t"
     first = train(recorded, to, configs, shared)
+    (to / "checkpoint.pt").write_bytes(b"left by a kill between the end of the training and its removal")
     stamp = os.stat(first.trained[0].path).st_mtime_ns
     again = train(recorded, to, configs, shared)
     assert (first.fresh, again.fresh) == (True, False)
+    assert not (to / "checkpoint.pt").exists()
     assert again.trained[0].record == first.trained[0].record
     assert again.trained[0].history == first.trained[0].history
     assert os.stat(first.trained[0].path).st_mtime_ns == stamp

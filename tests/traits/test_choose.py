@@ -43,10 +43,23 @@ def test_the_first_prototype_with_the_highest_average_precision_is_chosen(data):
     for t, y in enumerate(labels.T):
         assert chosen.decided[t] == (0 < y.sum() < len(y))
         if chosen.decided[t]:
-            assert chosen.prototype[t] == np.flatnonzero(expected[:, t] == expected[:, t].max())[0]
+            assert chosen.prototype[t] == np.flatnonzero(expected[:, t] >= expected[:, t].max() - 1e-12)[0]
         else:
             assert chosen.prototype[t] == 0
-        np.testing.assert_equal(chosen.ap[t], expected[:, t].max() if y.any() else np.nan)
+        np.testing.assert_allclose(chosen.ap[t], expected[:, t].max() if y.any() else np.nan, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("between", [0, 2000])
+def test_prototypes_that_are_equally_good_but_for_rounding_are_equally_good(between: int) -> None:
+    """Positives at ranks 2 and 3 have the average precision of those at 1 and 12: (1/2 + 2/3) / 2 = (1 + 2/12) / 2."""
+    labels = np.array([1, 1, *[0] * 10], np.uint8)[:, None]
+    first, second = (
+        -np.array([*ranks, *sorted({*range(1, 13)} - {*ranks})], np.float32) for ranks in ((2, 3), (1, 12))
+    )
+    worse = np.arange(12, dtype=np.float32)[:, None].repeat(between, axis=1)  # so that they come in two chunks
+    for one, two in ((first, second), (second, first)):
+        scores = np.concatenate([worse, one[:, None], worse, two[:, None]], axis=1)
+        assert choose(scores, labels).prototype.tolist() == [between]
 
 
 def test_many_prototypes_of_many_images_in_chunks_agree_with_scikit_learn_to_1e_6():

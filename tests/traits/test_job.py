@@ -15,6 +15,7 @@ from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
 import benchkit
+from benchkit.activations import fit, record
 from benchkit.api import RunFailed, Settings
 from benchkit.cli import with_commands
 from benchkit.interfaces import Fold, Problem, Task
@@ -182,6 +183,26 @@ def test_a_scorer_that_cannot_be_fitted_does_not_stop_the_others(folder: Path, t
     assert [r.cell.n_train for r in caught.value.reports] == [4, -1]
     with pytest.raises(RunFailed, match=r"n_train=41 is more than the 40 training examples"):
         run(tmp_path / "r.sqlite", folder, n_train=[4, 41])
+
+
+def test_a_scorer_that_was_fitted_on_another_backbones_activations_is_told_of(folder: Path, tmp_path: Path) -> None:
+    notes: list[str] = []
+
+    class Noting(Silent):
+        def note(self, line: str) -> None:
+            notes.append(line)
+
+    for name, of in (("own", MODEL), ("other", f"{MODEL},seed=1")):
+        record(f"traits,root={folder}", of, ["tokens"], tmp_path / name, workers=0)
+        fit("random,k=6", tmp_path / name, tmp_path / f"{name}.safetensors")
+    for name, told in (("own", 0), ("other", 1)):
+        task, model = resolve("task", f"traits,root={folder}"), resolve("model", MODEL)
+        options = JobOptions(str(tmp_path), str(tmp_path / "cache"), workers=0)
+        spec = resolve("scorer", f"fitted:{tmp_path / name}.safetensors")
+        cell = Cell(task.canonical, model.canonical, spec.canonical, 4, 0)
+        results = list(score_traits({spec.portable: [cell]}, JobData.open(task, model, options, Noting())))
+        assert len(results) == 1
+        assert sum("may mean nothing here" in line for line in notes) == told
 
 
 def test_a_backbone_without_tokens_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import BenchkitError
-from benchkit.features import stream_raw, stream_tokens
+from benchkit.features import stream_for
 from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
 from benchkit.jobdata import JobData
 from benchkit.report import Cell
@@ -165,15 +165,14 @@ def _score_pooled(fits: list[Fitted], data: JobData) -> Scores:
 
 def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -> list[Scores]:
     """Scores of every cell, from one pass over each test split. Rows that turn out not to decode are dropped."""
-    stream = stream_tokens if needs == "tokens" else stream_raw
     per_fold = [
         [np.full((len(fold.test), data.problem.n_classes), np.nan, np.float32) for fold in data.folds] for _ in all_fits
     ]
     for split in sorted({f.test_split for f in data.folds}):
         wanted = np.unique(np.concatenate([data.test_rows(f) for f in data.folds if f.test_split == split]))
         seen = np.zeros(len(data.labels[split]), bool)
-        for batch in stream(
-            data.task, data.backbone, split, wanted, data.extraction(split), data.progress, data.key(split)
+        for batch in stream_for(
+            needs, data.task, data.backbone, split, wanted, data.extraction(split), data.progress, data.key(split)
         ):
             seen[batch.rows] = True
             for k, fold in enumerate(data.folds):

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int
 
 from benchkit.errors import DataError, MediaError
-from benchkit.features import Features, Kept, Options, extract, extract_raw, extract_tokens, is_cached, set_up
+from benchkit.features import Features, Kept, Options, extract, extract_for, is_cached, set_up
 from benchkit.interfaces import Backbone, Fold, Labels, Needs, Problem, Task
 from benchkit.progress import Progress
 from benchkit.report import Cell
@@ -96,7 +96,6 @@ class JobData:
         Where examples are skipped because they do not decode, the subsets are drawn again without them, which may need
         other rows: so until nothing changes.
         """
-        keep = {"tokens": extract_tokens, "raw": extract_raw}
         while True:
             n_bad = sum(map(len, self.bad.values()))
             self.train_rows = self._drawn([cell for group in cells.values() for cell in group])
@@ -105,7 +104,8 @@ class JobData:
                     continue
                 for split, wanted in self._drawn(group).items():
                     began = time.monotonic()
-                    kept = keep[needs](
+                    kept = extract_for(
+                        needs,
                         self.task,
                         self.backbone,
                         split,

@@ -1,6 +1,7 @@
 """Features: each (split, model) is extracted once, into a cache that proves every row that it gives back."""
 
 from benchkit.features.maintain import CacheEntry, Verdict, ls, prune, verify
+from benchkit.features.passes import extract_for, stream_for
 from benchkit.features.pipeline import (
     FEATURES_VERSION,
     Features,
@@ -10,12 +11,9 @@ from benchkit.features.pipeline import (
     is_cached,
     set_up,
 )
-from benchkit.features.raw import RawBatch, extract_raw, stream_raw
-from benchkit.features.scratch import Kept
-from benchkit.features.tokens import TokenBatch, extract_tokens, stream_tokens
+from benchkit.features.scratch import Kept, Passing
 
 __all__ = [
-    "FEATURES_VERSION", "CacheEntry", "Features", "Kept", "Options", "RawBatch", "TokenBatch", "Verdict", "cache_key",
-    "extract", "extract_raw", "extract_tokens", "is_cached", "ls", "prune", "set_up", "stream_raw", "stream_tokens",
-    "verify",
+    "FEATURES_VERSION", "CacheEntry", "Features", "Kept", "Options", "Passing", "Verdict", "cache_key", "extract",
+    "extract_for", "is_cached", "ls", "prune", "set_up", "stream_for", "verify",
 ]  # fmt: skip

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped, UInt64
@@ -28,16 +28,12 @@ class Kept:
     model_fingerprint: str
 
 
-@runtime_checkable
-class Passing(Protocol):
-    """A part of a split on its way past."""
+class Passing(NamedTuple):
+    """A part of a split on its way past. values: tokens [B, T, D], or examples as `Backbone.preprocess` made them."""
 
-    @property
-    def rows(self) -> Int64[np.ndarray, " B"]: ...
-    @property
-    def values(self) -> Shaped[np.ndarray, "B ..."]: ...
-    @property
-    def hashes(self) -> UInt64[np.ndarray, " B"]: ...
+    rows: Int64[np.ndarray, " B"]
+    values: Shaped[np.ndarray, "B ..."]
+    hashes: UInt64[np.ndarray, " B"]
 
 
 def keep(run: Run, stream: Iterable[Passing], what: str, empty: tuple[int, ...]) -> Kept:

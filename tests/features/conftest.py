@@ -6,11 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import soundfile
+
+if TYPE_CHECKING:
+    from feature_samples import Recordings
 
 LIB = Path(__file__).parent / "lib"
 sys.path.insert(0, str(LIB))
@@ -26,6 +29,13 @@ def recordings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         wave = rng.uniform(-0.5, 0.5, (int(rate * rng.uniform(0.4, 1.2)), 1 + i % 3 // 2))
         soundfile.write(folder / f"{i:03d}.{('wav', 'ogg')[i % 4 // 3]}", wave, rate)
     return folder
+
+
+@pytest.fixture
+def task(recordings: Path) -> "Recordings":
+    from feature_samples import FolderParams, Recordings
+
+    return Recordings(FolderParams(str(recordings)))
 
 
 @pytest.fixture

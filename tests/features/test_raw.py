@@ -1,20 +1,13 @@
 """Preprocessed examples: in a scratch file, or past once."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from feature_samples import Bands, BandsParams, FolderParams, Gradients, Pixels, Recordings, encoded
+from feature_samples import Bands, BandsParams, Gradients, Pixels, Recordings, encoded
 
-from benchkit.errors import MediaError, StoreError
-from benchkit.features import Options, extract, extract_raw, ls, stream_raw
+from benchkit.features import Options, extract, extract_for, ls, stream_for
 from benchkit.progress import Silent
-
-
-@pytest.fixture
-def task(recordings: Path) -> Recordings:
-    return Recordings(FolderParams(str(recordings)))
 
 
 @pytest.fixture
@@ -30,7 +23,9 @@ def test_examples_of_training_rows_are_those_of_a_plain_loop(
 ) -> None:
     log = tmp_path / "log"
     options = Options(tmp_path / "cache", workers=workers, batch_size=7, scratch=tmp_path)
-    raw = extract_raw(task, Bands(BandsParams(log=str(log))), "test", np.array([40, 2, 3, 59, 2]), options, Silent())
+    raw = extract_for(
+        "raw", task, Bands(BandsParams(log=str(log))), "test", np.array([40, 2, 3, 59, 2]), options, Silent()
+    )
     assert raw.rows.tolist() == [2, 3, 40, 59]
     np.testing.assert_array_equal(raw.values, expected[[2, 3, 40, 59]])
     assert isinstance(raw.values, np.memmap)
@@ -46,7 +41,7 @@ def test_examples_keep_their_type(tmp_path: Path) -> None:
         def preprocess(self, raw: np.ndarray) -> np.ndarray:
             return raw
 
-    raw = extract_raw(Gradients(), Bytes(), "test", np.arange(50), Options(tmp_path, workers=0), Silent())
+    raw = extract_for("raw", Gradients(), Bytes(), "test", np.arange(50), Options(tmp_path, workers=0), Silent())
     assert raw.values.shape == (50, 8, 8, 1)
     assert raw.values.dtype == np.uint8
     np.testing.assert_array_equal(raw.values[7], next(Gradients().examples("test", [7])).media.load())
@@ -57,7 +52,7 @@ def test_the_stream_passes_every_row_once_in_chunks_of_the_size_asked_for(
     task: Recordings, expected: np.ndarray, tmp_path: Path, chunk: int, sizes: list[int]
 ) -> None:
     options = Options(tmp_path / "cache", workers=0, batch_size=7)
-    chunks = list(stream_raw(task, Bands(), "test", np.arange(60), options, Silent(), chunk_bytes=chunk))
+    chunks = list(stream_for("raw", task, Bands(), "test", np.arange(60), options, Silent(), chunk_bytes=chunk))
     assert [len(c.rows) for c in chunks] == sizes
     assert np.concatenate([c.rows for c in chunks]).tolist() == list(range(60))
     np.testing.assert_array_equal(np.concatenate([c.values for c in chunks]), expected)
@@ -69,39 +64,11 @@ def test_pooled_features_that_the_cache_lacks_are_made_on_the_way(task: Recordin
     options = Options(tmp_path / "cache", workers=0, batch_size=7)
     backbone = Bands(BandsParams(log=str(log)))
     extract(task, backbone, "test", np.array([1, 9]), key, options, Silent())
-    raw = extract_raw(task, backbone, "test", rows, options, Silent(), key)
+    raw = extract_for("raw", task, backbone, "test", rows, options, Silent(), key)
     assert encoded(log) == 60, "what was there was not encoded again"
     after = extract(task, backbone, "test", rows, key, options, Silent())
-    list(stream_raw(task, backbone, "test", rows, options, Silent(), key))
+    list(stream_for("raw", task, backbone, "test", rows, options, Silent(), key))
     assert encoded(log) == 60
     np.testing.assert_array_equal(after.hashes, raw.hashes)
     np.testing.assert_allclose(after.pooled, backbone.encode(np.asarray(raw.values)).pooled, rtol=1e-5)
     assert len(ls(tmp_path / "cache")) == 1
-
-
-def test_rows_that_do_not_decode_are_left_out(task: Recordings, expected: np.ndarray, tmp_path: Path) -> None:
-    folder = tmp_path / "damaged"
-    folder.mkdir()
-    for path in sorted(Path(task.params.root).iterdir())[:10]:
-        os.link(path, folder / path.name)
-    (folder / "003.ogg").unlink()
-    (folder / "003.ogg").write_bytes(b"nothing")
-    damaged, rows = Recordings(FolderParams(str(folder))), np.arange(10)
-    with pytest.raises(MediaError, match="1 of 10 examples"):
-        extract_raw(damaged, Bands(), "test", rows, Options(tmp_path / "cache", workers=0), Silent())
-    options = Options(tmp_path / "cache", workers=0, skip_bad=1)
-    raw = extract_raw(damaged, Bands(), "test", rows, options, Silent(), {"data": "d1"})
-    assert raw.rows.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    assert list(raw.skipped) == [3]
-    np.testing.assert_array_equal(raw.values, expected[raw.rows])
-
-
-def test_a_scratch_folder_that_is_not_there_is_named(task: Recordings, tmp_path: Path) -> None:
-    options = Options(tmp_path / "cache", workers=0, scratch=tmp_path / "gone")
-    with pytest.raises(StoreError, match=r"cannot keep preprocessed examples in '.*/gone': No such file.*TMPDIR"):
-        extract_raw(task, Bands(), "test", np.arange(3), options, Silent())
-
-
-def test_examples_of_no_rows_are_none(task: Recordings, tmp_path: Path) -> None:
-    raw = extract_raw(task, Bands(), "test", np.array([], np.int64), Options(tmp_path, workers=0), Silent())
-    assert len(raw.values) == len(raw.rows) == 0

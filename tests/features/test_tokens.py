@@ -1,21 +1,15 @@
 """Tokens: in a scratch file, or past once."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
-from feature_samples import Bands, BandsParams, FolderParams, Gradients, Pixels, Recordings, encoded
+from feature_samples import Bands, BandsParams, Gradients, Pixels, Recordings, encoded
 
-from benchkit.errors import BenchkitError, MediaError, StoreError
-from benchkit.features import Options, extract, extract_tokens, ls, stream_tokens
+from benchkit.errors import BenchkitError, StoreError
+from benchkit.features import Options, extract, extract_for, ls, stream_for
 from benchkit.interfaces import Encoded
 from benchkit.progress import Silent
-
-
-@pytest.fixture
-def task(recordings: Path) -> Recordings:
-    return Recordings(FolderParams(str(recordings)))
 
 
 @pytest.fixture
@@ -35,7 +29,7 @@ def test_tokens_of_training_rows_are_those_of_a_plain_loop(
 ) -> None:
     options = Options(tmp_path / "cache", workers=workers, batch_size=7, scratch=tmp_path)
     rows = np.array([40, 2, 3, 59, 2])
-    tokens = extract_tokens(task, Bands(), "test", rows, options, Silent())
+    tokens = extract_for("tokens", task, Bands(), "test", rows, options, Silent())
     assert tokens.rows.tolist() == [2, 3, 40, 59]
     assert tokens.values.shape == (4, 8, 16)
     np.testing.assert_array_equal(tokens.values, expected[[2, 3, 40, 59]])
@@ -48,9 +42,11 @@ def test_tokens_of_training_rows_are_those_of_a_plain_loop(
 def test_the_stream_passes_every_row_once(task: Recordings, expected: np.ndarray, tmp_path: Path) -> None:
     log = tmp_path / "log"
     options = Options(tmp_path / "cache", workers=0, batch_size=7)
-    batches = list(stream_tokens(task, Bands(BandsParams(log=str(log))), "test", np.arange(60), options, Silent()))
+    batches = list(
+        stream_for("tokens", task, Bands(BandsParams(log=str(log))), "test", np.arange(60), options, Silent())
+    )
     assert np.concatenate([b.rows for b in batches]).tolist() == list(range(60))
-    np.testing.assert_array_equal(np.concatenate([b.encoded.tokens for b in batches]), expected)
+    np.testing.assert_array_equal(np.concatenate([b.values for b in batches]), expected)
     assert encoded(log) == 60
     assert not (tmp_path / "cache").exists()
 
@@ -60,12 +56,14 @@ def test_the_pooled_features_of_a_token_pass_go_to_the_cache(task: Recordings, t
     options = Options(tmp_path / "cache", workers=0, batch_size=7)
     backbone = Bands(BandsParams(log=str(log)))
     before = extract(task, backbone, "test", np.array([1, 9]), key, options, Silent())
-    stream = stream_tokens(task, backbone, "test", rows, options, Silent(), key)
-    pooled = np.concatenate([b.encoded.pooled for b in stream])
+    stream = stream_for("tokens", task, backbone, "test", rows, options, Silent(), key)
+    passed = np.concatenate([b.rows for b in stream])
     assert encoded(log) == 62
     after = extract(task, backbone, "test", rows, key, options, Silent())
     assert encoded(log) == 62, "the pass filled the cache"
-    np.testing.assert_array_equal(after.pooled, pooled)
+    np.testing.assert_array_equal(passed, rows)
+    alone = extract(task, backbone, "test", rows, key, Options(tmp_path / "other", workers=0), Silent())
+    np.testing.assert_array_equal(after.pooled, alone.pooled)
     np.testing.assert_array_equal(after.hashes[[1, 9]], before.hashes[[1, 9]])
     assert len(ls(tmp_path / "cache")) == 1
 
@@ -76,34 +74,19 @@ def test_a_token_pass_that_has_nothing_to_add_asks_for_no_lock(task: Recordings,
     (entry,) = ls(tmp_path / "cache")
     (entry.folder / "lock").unlink()
     (entry.folder / "lock").mkdir()  # as good as a cache that may only be read
-    assert extract_tokens(task, Bands(), "test", np.arange(9), options, Silent(), key).rows.tolist() == [*range(9)]
+    assert extract_for("tokens", task, Bands(), "test", np.arange(9), options, Silent(), key).rows.tolist() == [
+        *range(9)
+    ]
     with pytest.raises(StoreError, match="cannot write features"):
-        extract_tokens(task, Bands(), "test", np.arange(10), options, Silent(), key)
+        extract_for("tokens", task, Bands(), "test", np.arange(10), options, Silent(), key)
 
 
 def test_a_stream_that_is_left_early_gives_the_lock_back(task: Recordings, tmp_path: Path) -> None:
     key, options = {"data": "d1"}, Options(tmp_path / "cache", workers=2, batch_size=7)
-    stream = stream_tokens(task, Bands(), "test", np.arange(60), options, Silent(), key)
+    stream = stream_for("tokens", task, Bands(), "test", np.arange(60), options, Silent(), key)
     next(stream)
     del stream
     assert extract(task, Bands(), "test", np.arange(60), key, options, Silent()).hashes.all()
-
-
-def test_rows_that_do_not_decode_are_left_out_of_tokens(task: Recordings, expected: np.ndarray, tmp_path: Path) -> None:
-    folder = tmp_path / "damaged"
-    folder.mkdir()
-    for path in sorted(Path(task.params.root).iterdir())[:10]:
-        os.link(path, folder / path.name)
-    (folder / "003.ogg").unlink()
-    (folder / "003.ogg").write_bytes(b"nothing")
-    damaged, rows = Recordings(FolderParams(str(folder))), np.arange(10)
-    with pytest.raises(MediaError, match="1 of 10 examples"):
-        extract_tokens(damaged, Bands(), "test", rows, Options(tmp_path / "cache", workers=0), Silent())
-    options = Options(tmp_path / "cache", workers=0, skip_bad=1)
-    tokens = extract_tokens(damaged, Bands(), "test", rows, options, Silent())
-    assert tokens.rows.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
-    assert list(tokens.skipped) == [3]
-    np.testing.assert_array_equal(tokens.values, expected[tokens.rows])
 
 
 def test_a_backbone_without_tokens_is_one_clear_line(tmp_path: Path) -> None:
@@ -112,16 +95,4 @@ def test_a_backbone_without_tokens_is_one_clear_line(tmp_path: Path) -> None:
             return Encoded(batch)
 
     with pytest.raises(BenchkitError, match="Plain has no tokens"):
-        extract_tokens(Gradients(), Plain(), "test", np.arange(3), Options(tmp_path, workers=0), Silent())
-
-
-def test_a_scratch_folder_that_is_not_there_is_named(task: Recordings, tmp_path: Path) -> None:
-    options = Options(tmp_path / "cache", workers=0, scratch=tmp_path / "gone")
-    with pytest.raises(StoreError, match=r"cannot keep tokens in '.*/gone': No such file or directory.*TMPDIR"):
-        extract_tokens(task, Bands(), "test", np.arange(3), options, Silent())
-
-
-def test_tokens_of_no_rows_are_none(task: Recordings, tmp_path: Path) -> None:
-    tokens = extract_tokens(task, Bands(), "test", np.array([], np.int64), Options(tmp_path, workers=0), Silent())
-    assert tokens.values.shape == (0, 0, 0)
-    assert tokens.rows.tolist() == []
+        extract_for("tokens", Gradients(), Plain(), "test", np.arange(3), Options(tmp_path, workers=0), Silent())

@@ -23,9 +23,7 @@ def default_jobs(device: str) -> int:
 
 def environment(worker: int, workers: int, device: str) -> dict[str, str]:
     """The environment of worker number `worker` (from 0) of `workers`: set before any framework starts."""
-    share = str(max(1, cpus.available() // workers))
-    own = dict(os.environ) | {cpus.VARIABLE: share, "OMP_NUM_THREADS": share, "MKL_NUM_THREADS": share}
-    own |= {"OPENBLAS_NUM_THREADS": share, "PYTHONUNBUFFERED": "1"}
+    own = cpus.limited(max(1, cpus.available() // workers)) | {"PYTHONUNBUFFERED": "1"}
     if cards := gpus(device):
         own["CUDA_VISIBLE_DEVICES"] = cards[worker % len(cards)]
     return own

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchkit import cpus
 from benchkit.errors import BenchkitError
 from benchkit.features.worker import Chunk, Failure, Hello, Item, aligned
 from benchkit.interfaces import Backbone, Example
@@ -238,14 +239,13 @@ def _memory_file() -> io.FileIO:
 
 
 def _start(memory: int) -> "subprocess.Popen[bytes]":
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
     return subprocess.Popen(
         [sys.executable, "-c", _START, *(p or os.getcwd() for p in sys.path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         pass_fds=(memory,),
         process_group=0,  # a terminal's Ctrl-C is for the main process, even before the worker can ignore it
-        env=os.environ | one_thread,  # there are as many workers as processors
+        env=cpus.limited(1),  # there are as many workers as processors
     )
 
 

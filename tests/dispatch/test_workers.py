@@ -196,9 +196,14 @@ def test_what_is_no_job_file_is_one_line(tmp_path: Path, text: str) -> None:
 def test_each_worker_gets_one_gpu_and_its_share_of_the_processors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-5f")
     monkeypatch.setenv("BENCHKIT_CPUS", "9")
+    monkeypatch.setenv("OMP_NUM_THREADS", "16")
+    monkeypatch.setenv("MKL_NUM_THREADS", "2")
+    monkeypatch.setenv("OPENBLAS_NUM_THREADS", "4,2")
     given = [machine.environment(i, 3, "auto") for i in range(3)]
     assert [g["CUDA_VISIBLE_DEVICES"] for g in given] == ["2", "GPU-5f", "2"]
-    assert {g["BENCHKIT_CPUS"] + g["OMP_NUM_THREADS"] for g in given} == {"33"}
+    for variable, n in (("BENCHKIT_CPUS", "3"), ("OMP_NUM_THREADS", "3"), ("MKL_NUM_THREADS", "2")):
+        assert {g[variable] for g in given} == {n}, "its share, or fewer where the user says so"
+    assert {g["OPENBLAS_NUM_THREADS"] for g in given} == {"3"}
     assert machine.default_jobs("auto") == 2
     assert machine.default_jobs("cpu") == 1
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")

@@ -10,9 +10,10 @@ import pytest
 
 from benchkit.report import Artifact, Cell, Metric, Report
 from benchkit.sealing import seal
-from benchkit.store import Store
+from benchkit.store import Store, open_store
 
 Add = Callable[..., Report]
+Contents = Callable[[Path], dict[str, Any]]
 
 
 @pytest.fixture
@@ -37,12 +38,23 @@ def add(make_report: Callable[..., Report]) -> Add:
 
 
 @pytest.fixture
-def contents() -> Callable[[Path], dict[str, Any]]:
+def registry(tmp_path: Path, add: Add) -> Callable[..., Path]:
+    """A registry with a run for each (seed, value)."""
+
+    def make(name: str, *runs: tuple[int, float]) -> Path:
+        with open_store(tmp_path / name) as store:
+            for seed, value in runs:
+                add(store, seed, value)
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
+def contents() -> Contents:
     """Every row and file of a registry, but for what differs between two copies."""
 
     def read(path: Path) -> dict[str, Any]:
-        from benchkit.store import open_store
-
         with open_store(path, create=False) as store:
             tables = (
                 "runs",

@@ -23,17 +23,12 @@ from benchkit.store.check import check
 from benchkit.store.claims import Owner, claim
 from benchkit.store.remove import remove
 
-Add = Callable[..., Report]
-Contents = Callable[[Path], dict[str, Any]]
+from .conftest import Add, Contents
 
 
 @pytest.fixture
-def path(tmp_path: Path, add: Add) -> Path:
-    path = tmp_path / "r.sqlite"
-    with open_store(path) as store:
-        for seed in (0, 1, 1):
-            add(store, seed)
-    return path
+def path(registry: Callable[..., Path]) -> Path:
+    return registry("r.sqlite", (0, 0.9), (1, 0.9), (1, 0.9))
 
 
 def copy(path: Path, target: Path, **given: Any) -> module.Copied:

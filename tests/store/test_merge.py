@@ -27,29 +27,18 @@ from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, state
 from benchkit.store.reports import load_reports
 from benchkit.times import now
 
-Add = Callable[..., Report]
-Contents = Callable[[Path], dict[str, Any]]
+from .conftest import Add, Contents
 
 
 @pytest.fixture
-def mine(tmp_path: Path, add: Add) -> Path:
-    path = tmp_path / "mine.sqlite"
-    with open_store(path) as store:
-        for seed in (0, 1, 2):
-            add(store, seed)
-    return path
+def mine(registry: Callable[..., Path]) -> Path:
+    return registry("mine.sqlite", (0, 0.9), (1, 0.9), (2, 0.9))
 
 
 @pytest.fixture
-def theirs(tmp_path: Path, add: Add) -> Path:
-    path = tmp_path / "theirs.sqlite"
-    with open_store(path) as store:
-        add(store, 1)  # computed there as well, with the same result
-        add(store, 2, 0.7)  # with another
-        add(store, 3, 0.6)
-        add(store, 3, 0.65)
-        add(store, 4)
-    return path
+def theirs(registry: Callable[..., Path]) -> Path:
+    """Seed 1 was computed there as well, with the same result; 2 with another; 3 twice."""
+    return registry("theirs.sqlite", (1, 0.9), (2, 0.7), (3, 0.6), (3, 0.65), (4, 0.9))
 
 
 def bring(path: Path, other: Path, **given: Any) -> Merged:

@@ -81,10 +81,7 @@ def _stop() -> None:
 def _environment() -> dict[str, str]:
     """The job's share of the node's processors, for all that would else start a thread for each of them."""
     share = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-    if not share:
-        return dict(os.environ)
-    threads = {f"{library}_NUM_THREADS": share for library in ("OMP", "MKL", "OPENBLAS")}
-    return threads | os.environ | {cpus.VARIABLE: share}
+    return cpus.limited(int(share)) if share else dict(os.environ)
 
 
 def _ignore_warning() -> None:

@@ -325,7 +325,13 @@ class Classifier(Component, ABC):
 
 
 class Scorer(Component, ABC):
-    """Prototypes in activation space: K scores for every activation vector."""
+    """Prototypes in activation space: K scores for every activation vector.
+
+    seeded: whether another seed, or the same vectors in another order, gives other prototypes. One for which it is
+    False is fitted once for all seeds.
+    """
+
+    seeded: bool = True
 
     @property
     @abstractmethod

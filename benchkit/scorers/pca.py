@@ -37,6 +37,7 @@ class PCA(Scorer):
 
     Params = PCAParams
     params: PCAParams
+    seeded = False
 
     def __init__(self, params: PCAParams | None = None) -> None:
         super().__init__(params)

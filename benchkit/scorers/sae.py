@@ -29,6 +29,7 @@ class SAE(Scorer):
 
     Params = SAEParams
     params: SAEParams
+    seeded = False
 
     def __init__(self, params: SAEParams) -> None:
         super().__init__(params)

@@ -85,6 +85,7 @@ class Saved(Scorer):
 
     Params = SavedParams
     params: SavedParams
+    seeded = False
 
     def __init__(self, params: SavedParams) -> None:
         super().__init__(params)

@@ -128,8 +128,9 @@ def _planned(groups: Mapping[str, Sequence[Cell]], data: JobData) -> list[_Fit]:
     fits = []
     for text, cells in groups.items():
         spec = resolve("scorer", text)
-        for seed in sorted({c.seed for c in cells}):
-            fit = _Fit(spec, seed, [c for c in cells if c.seed == seed], TOKENS)
+        seeds = {c.seed: [own for own in cells if own.seed == c.seed] for c in cells}
+        for seed, own in sorted(seeds.items()) if spec.cls.seeded else [(0, list(cells))]:
+            fit = _Fit(spec, seed, own, TOKENS)
             fits.append(fit)
             try:
                 scorer = spec.build()

@@ -25,6 +25,7 @@ from benchkit.plan import make_plan, read_sweep
 from benchkit.progress import Silent
 from benchkit.report import Cell
 from benchkit.sampling import subset
+from benchkit.scorers.pca import PCA
 from benchkit.scorers.random import Random
 from benchkit.spec import resolve
 from benchkit.traits.job import score_traits
@@ -150,6 +151,22 @@ def test_a_job_of_many_scorers_sizes_and_seeds_is_as_each_alone_and_extracts_onc
         (alone,) = run(tmp_path / "b.sqlite", folder, classifier=c.classifier, n_train=c.n_train, seed=c.seed)
         assert (alone.metrics, alone.record) == (report.metrics, report.record)
     assert len({r.value for r in together}) > 6
+
+
+def test_a_scorer_that_knows_no_seed_is_fitted_and_scores_once_for_all(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fits: list[int] = []
+    fit = PCA.fit
+    monkeypatch.setattr(PCA, "fit", lambda self, x, **given: fits.append(given["seed"]) or fit(self, x, **given))
+    together = run(tmp_path / "a.sqlite", folder, classifier="pca,k=8", n_train=[16, -1], seed=[0, 1, 2])
+    assert fits == [0]
+    assert len({(r.cell.seed, r.cell.n_train) for r in together}) == len(together) == 6
+    chosen = {r.cell.seed: r.record["fit"]["train_ap"] for r in together if r.cell.n_train == 16}
+    assert len({json.dumps(c) for c in chosen.values()}) == 3, "on the images that each seed draws"
+    (alone,) = run(tmp_path / "b.sqlite", folder, classifier="pca,k=8", n_train=16, seed=2)
+    (same,) = (r for r in together if (r.cell.seed, r.cell.n_train) == (2, 16))
+    assert (alone.metrics, alone.record) == (same.metrics, same.record)
 
 
 def test_several_passes_over_the_test_images_give_what_one_gives(

@@ -69,7 +69,7 @@ def fit(
         made,
         spec.canonical,
         {
-            "task": chosen.task, "model": chosen.model, "point": chosen.point,
+            "task": chosen.task, "split": chosen.split, "model": chosen.model, "point": chosen.point,
             "data_fingerprint": chosen.metadata["data_fingerprint"],
             "model_fingerprint": chosen.metadata["model_fingerprint"], "recording": chosen.fingerprint,
             "patches": patches, "epochs": epochs, "seed": seed, "batch_size": batch_size,

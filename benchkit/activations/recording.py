@@ -46,6 +46,11 @@ class RecordedPoint:
         return self.metadata["task"]
 
     @property
+    def split(self) -> str:
+        """Of the task."""
+        return self.metadata["split"]
+
+    @property
     def model(self) -> str:
         """Canonical spec."""
         return self.metadata["model"]

@@ -56,7 +56,8 @@ def done_before(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     there = read_json(path)
     done: dict[str, Any] | None = there.pop("done", None)
     if there != plain:
-        what = [k for k in plain if there.get(k) != plain[k]]
+        old, new = ({**r, **r.get("shared", {}), "shared": None} for r in (there, plain))
+        what = [k for k in new if old.get(k) != new[k]]
         raise BenchkitError(
             f"'{to}' is another training (of another {', '.join(what)}): choose another folder, or remove this one"
         )

@@ -23,6 +23,7 @@ def seal_trainings(outcome: Outcome, inbox: Path, device: str) -> None:
                 data_fingerprint=r["data_fingerprint"], model_fingerprint=r["model_fingerprint"],
                 params={**r["autoencoder"], **{f"training.{k}": v for k, v in r["training"].items()},
                         "steps": r["steps"], "dim": r["dim"], "recording": r["recording"],
+                        "split": r["split"],
                         "measured_on": r["measured_on"], "held_out_examples": r["held_out_examples"],
                         "held_out_measured_on": r["held_out_measured_on"]},
                 path=str(t.path.absolute()), sha256=t.sha256, environment=environment,

@@ -259,8 +259,8 @@ class _Session:
         run.note(self.steps, found)
         metadata = self.data.metadata
         record = {
-            "kind": "sae", "uuid": run.uuid, "task": self.data.task, "model": self.data.model,
-            "point": self.data.point, "data_fingerprint": metadata["data_fingerprint"],
+            "kind": "sae", "uuid": run.uuid, "task": self.data.task, "split": self.data.split,
+            "model": self.data.model, "point": self.data.point, "data_fingerprint": metadata["data_fingerprint"],
             "model_fingerprint": metadata["model_fingerprint"], "recording": self.data.fingerprint,
             "autoencoder": asdict(run.config), "training": self.shared.to_record(), "dim": self.data.dim,
             "steps": self.steps, "metrics": {k: v for k, v in found.items() if math.isfinite(v)},

@@ -136,20 +136,26 @@ def _planned(groups: Mapping[str, Sequence[Cell]], data: JobData) -> list[_Fit]:
                 scorer = spec.build()
                 fit.point = scorer.point or TOKENS
                 check_points(data.ready(), [fit.point])
-                _tell_of_other_weights(scorer, spec, data)
+                _tell_of_its_fit(scorer, spec, data)
             except BenchkitError as e:
                 fit.fail(e)
     return fits
 
 
-def _tell_of_other_weights(scorer: Scorer, spec: Spec, data: JobData) -> None:
-    """A scorer from a file fits every backbone of its dimension, and means something to the one it was fitted on."""
+def _tell_of_its_fit(scorer: Scorer, spec: Spec, data: JobData) -> None:
+    """A scorer from a file fits every backbone of its dimension, and means something to the one it was fitted on; and
+    it may have seen what it is tested on."""
     record = getattr(scorer, "record", {})
     weights = set_up(data.backbone, data.options.device)
     if record.get("model_fingerprint", weights) != weights:
         data.progress.note(
             f"scorer '{spec.canonical}' was fitted on activations of '{record['model']}', whose weights are not those "
             f"of '{data.model_spec.canonical}': its prototypes may mean nothing here"
+        )
+    split, tested = record.get("split"), {fold.test_split for fold in data.folds}
+    if split in tested and record["data_fingerprint"] == data.task.fingerprint():
+        data.progress.note(
+            f"scorer '{spec.canonical}' was fitted on split '{split}', and examples of it are tested here"
         )
 
 

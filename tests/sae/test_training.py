@@ -173,6 +173,13 @@ def test_what_is_done_is_not_trained_again_and_another_training_is_refused(recor
     assert os.stat(first.trained[0].path).st_mtime_ns == stamp
     with pytest.raises(BenchkitError, match=r"is another training \(of another autoencoders\)"):
         train(recorded, to, [SAEConfig("topk", 16, "none", k=3)], shared)
+    with pytest.raises(BenchkitError, match=r"is another training \(of another batch_size, seed\)"):
+        train(
+            recorded,
+            to,
+            configs,
+            TrainConfig(batch_size=511, seed=1, dead_after=first.trained[0].record["training"]["dead_after"]),
+        )
     first.trained[0].path.unlink()
     with pytest.raises(StoreError, match=r"is gone: remove '.*training.json' to train it anew"):
         train(recorded, to, configs, shared)

@@ -202,17 +202,20 @@ def test_a_scorer_that_cannot_be_fitted_does_not_stop_the_others(folder: Path, t
         run(tmp_path / "r.sqlite", folder, n_train=[4, 41])
 
 
-def test_a_scorer_that_was_fitted_on_another_backbones_activations_is_told_of(folder: Path, tmp_path: Path) -> None:
+def test_a_scorer_that_was_fitted_on_another_backbone_or_on_what_is_tested_is_told_of(
+    folder: Path, tmp_path: Path
+) -> None:
     notes: list[str] = []
 
     class Noting(Silent):
         def note(self, line: str) -> None:
             notes.append(line)
 
-    for name, of in (("own", MODEL), ("other", f"{MODEL},seed=1")):
-        record(f"traits,root={folder}", of, ["tokens"], tmp_path / name, workers=0)
+    for name, of, split in (("own", MODEL, "train"), ("other", f"{MODEL},seed=1", "train"), ("seen", MODEL, "test")):
+        record(f"traits,root={folder}", of, ["tokens"], tmp_path / name, split=split, workers=0)
         fit("random,k=6", tmp_path / name, tmp_path / f"{name}.safetensors")
-    for name, told in (("own", 0), ("other", 1)):
+    for name, told, seen in (("own", 0, 0), ("other", 1, 0), ("seen", 0, 1)):
+        notes.clear()
         task, model = resolve("task", f"traits,root={folder}"), resolve("model", MODEL)
         options = JobOptions(str(tmp_path), str(tmp_path / "cache"), workers=0)
         spec = resolve("scorer", f"fitted:{tmp_path / name}.safetensors")
@@ -220,6 +223,7 @@ def test_a_scorer_that_was_fitted_on_another_backbones_activations_is_told_of(fo
         results = list(score_traits({spec.portable: [cell]}, JobData.open(task, model, options, Noting())))
         assert len(results) == 1
         assert sum("may mean nothing here" in line for line in notes) == told
+        assert sum("was fitted on split 'test', and examples of it are tested here" in line for line in notes) == seen
 
 
 def test_a_backbone_without_tokens_is_refused_in_one_line(folder: Path, tmp_path: Path) -> None:

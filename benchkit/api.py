@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchkit.environment import check_device
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome
 from benchkit.job import JobOptions
@@ -65,6 +66,10 @@ class Settings:
     retry_failed: bool = False
     slurm: "SlurmSettings | None" = None
     detach: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises BenchkitError for what is no device."""
+        check_device(self.device)
 
     def options(self) -> JobOptions:
         """As jobs carry them: with absolute paths."""

@@ -1,6 +1,7 @@
 """Where and how a report is made: the code's git commit, the versions of what is loaded, the machine, the cost."""
 
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import benchkit
+from benchkit.errors import BenchkitError
 from benchkit.report import Environment
 
 _LIBRARIES = {
@@ -66,8 +68,20 @@ def git_state() -> tuple[str | None, bool | None]:
     return None, None
 
 
+def check_device(wanted: str) -> None:
+    """Raises BenchkitError for what is no device, without asking whether this machine has it: another may compute."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", wanted):
+        raise BenchkitError(f"there is no device '{wanted}': give auto, cpu, cuda or cuda:N")
+
+
 def resolve_device(wanted: str) -> str:
-    """'auto' as 'cuda' where torch sees a GPU, else 'cpu'; anything else as it is."""
+    """'auto' as 'cuda' where torch sees a GPU, else 'cpu'; anything else as it is.
+
+    Raises BenchkitError where it is no device, or torch does not see that GPU.
+    """
+    check_device(wanted)
+    if wanted.startswith("cuda"):
+        _check_gpu(wanted)
     if wanted != "auto":
         return wanted
     if not Path("/proc/driver/nvidia").exists():  # spares the import of torch where there can be no GPU
@@ -77,6 +91,17 @@ def resolve_device(wanted: str) -> str:
     except ModuleNotFoundError:
         return "cpu"
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _check_gpu(wanted: str) -> None:
+    try:
+        import torch
+    except ModuleNotFoundError:
+        return  # a backbone of another framework may know it
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if int(wanted.partition(":")[2] or 0) >= n:
+        sees = f"it sees {n}, from cuda:0 on" if n else f"it sees none (torch {torch.__version__}; --device cpu)"
+        raise BenchkitError(f"torch does not see the GPU '{wanted}' here: {sees}")
 
 
 def device_name(device: str) -> str:

@@ -62,6 +62,12 @@ class ScorerSuite(Suite):
         message = "scores after two fits with one seed (is a global generator used?)"
         expect_same(self.fitted(x), again(x), self.tolerance, message)
 
+    def test_another_seed_changes_nothing_where_it_says_so(self) -> None:
+        if not self.fitted.seeded:
+            x = self.vectors(64)
+            message = "seeded is False, and scores after fits with two seeds"
+            expect_same(self.fitted(x), self.fit(seed=1)(x), self.tolerance, message)
+
     def test_what_was_fitted_can_be_saved_and_restored(self) -> None:
         tensors = self.fitted.tensors()
         expect(isinstance(tensors, Mapping) and tensors, "tensors() must be a mapping of at least one array")

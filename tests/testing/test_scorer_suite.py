@@ -86,6 +86,10 @@ class Unseeded(Right):
         return np.random.default_rng()
 
 
+class SaysNoSeedChangesIt(Right):
+    seeded = False
+
+
 class ConsumesTwice(Right):
     """Counts the stream first, and finds nothing the second time."""
 
@@ -131,6 +135,7 @@ BROKEN: list[tuple[type[Scorer], str, str]] = [
     (Constant, "scores_tell_vectors_apart", "all vectors get the same scores"),
     (Ranks, "the_score_of_a_vector_does_not_depend_on_the_others", "scores of a vector, among others and alone"),
     (Unseeded, "one_seed_gives_one_result", "is a global generator used?"),
+    (SaysNoSeedChangesIt, "another_seed_changes_nothing_where_it_says_so", "seeded is False, and scores after fits"),
     (SavesNothing, SAVED, "a mapping of at least one array"),
     (SavesLists, SAVED, "tensors()['prototypes'] is list"),
     (ForgetsTheScale, SAVED, "scores before saving and after restoring: they differ"),

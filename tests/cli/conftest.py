@@ -3,6 +3,7 @@
 import fcntl
 import os
 import pty
+import re
 import select
 import subprocess
 import sys
@@ -22,6 +23,14 @@ from benchkit.errors import BenchkitError
 from benchkit.report import Cell, Check, Metric, Report
 from benchkit.store import open_store
 from benchkit.store.insert import insert
+
+
+def rows_of(text: str) -> list[list[str]]:
+    """The cells of a text table, below its rule."""
+    lines = text.splitlines()
+    rule = next(i for i, line in enumerate(lines) if set(line) <= {"-", " "} and "-" in line)
+    ends = [m.span() for m in re.finditer("-+", lines[rule])]
+    return [[line[a:b].strip() for a, b in ends] for line in lines[rule + 1 :] if line.strip()]
 
 
 @dataclass(frozen=True)

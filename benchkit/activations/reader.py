@@ -5,6 +5,7 @@ shuffled, one half of it leaves as batches, and the other half waits for what co
 which are much alike, are spread over many batches. Reading and shuffling happen in a thread, ahead of who trains.
 """
 
+import threading
 from collections.abc import Generator, Iterator, Sequence
 
 import numpy as np
@@ -36,18 +37,21 @@ def shuffled(
     if not per_epoch:
         return
     epoch, skip = divmod(skip, per_epoch)
+    stopped = threading.Event()
 
     def batches() -> Iterator[Float32[np.ndarray, "B D"]]:
         number, left = epoch, skip
         while epochs is None or number < epochs:
             for batch in _epoch(shards, first, batch_size, np.random.default_rng([seed, number]), buffer_bytes):
+                if stopped.is_set():
+                    return
                 if left:
                     left -= 1
                 else:
                     yield batch.astype(np.float32, copy=False)
             number += 1
 
-    with ahead(batches(), AHEAD, lambda: None) as ready:
+    with ahead(batches(), AHEAD, stopped.set) as ready:
         yield from ready
 
 

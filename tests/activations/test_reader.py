@@ -1,6 +1,9 @@
 """Every vector once an epoch, in random order, the same for one seed, in bounded memory."""
 
+import signal
 import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchkit.activations import Recording
+from benchkit.activations import Recording, reader
 from benchkit.activations.reader import shuffled, views_of
 from benchkit.errors import StoreError
 
@@ -86,6 +89,27 @@ def test_epochs_without_end_and_a_reader_left_early_leaves_no_thread(recording: 
     assert sum(len(next(reader)) for _ in range(12)) > 2 * recording["tokens"].n_vectors
     reader.close()  # type: ignore[attr-defined]
     assert threading.active_count() == before
+
+
+def test_ctrl_c_ends_what_is_left_out_at_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Going on with a training leaves out what it has seen, which may be much."""
+    cut, passed = reader._cut, [0]
+
+    def slow(*args: object) -> Iterator[np.ndarray]:
+        for batch in cut(*args):
+            time.sleep(0.001)
+            passed[0] += 1
+            yield batch
+
+    monkeypatch.setattr(reader, "_cut", slow)
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            next(shuffled(numbered([250] * 4, 5), 0, 1, 0, 1, 4_999, 10_000_000))
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert passed[0] < 4_999
 
 
 def test_a_damaged_shard_is_found(recording: Recording, tmp_path: Path) -> None:

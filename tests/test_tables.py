@@ -48,6 +48,14 @@ def test_every_cell_begins_where_its_column_does(table: list[list[str]]) -> None
             assert line[i:].startswith(clean(cell).rstrip()) or not clean(cell).strip()
 
 
+@given(TABLES)
+def test_cells_aligned_to_the_right_end_where_their_column_does(table: list[list[str]]) -> None:
+    lines = text_table(table[:1], table[1:], right=range(len(table[0]))).split("\n")
+    for row, line in zip(table, lines[:1] + lines[2:], strict=True):
+        cut = clean(row[-1]).endswith(" ") or not row[-1]  # nothing is left blank at a line's end
+        assert columns_of(line) == len(lines[1]) or (cut and columns_of(line) < len(lines[1]))
+
+
 @given(TABLES, st.integers(30, 80))
 def test_folding_loses_nothing_and_fits(table: list[list[str]], width: int) -> None:
     whole = text_table(table[:1], table[1:])

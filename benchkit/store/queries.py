@@ -6,9 +6,10 @@ are answered from it alone, without touching the wide rows.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
+from itertools import chain
 from typing import Any, NamedTuple
 
 from benchkit.errors import StoreError, did_you_mean
@@ -284,23 +285,21 @@ def entries(
     metrics: names; the task's primary one where none is given.
     """
     where, values = filters.where()
-    cell = "model, classifier, task, n_train"  # in the order of the index, so that nothing needs sorting
-    fields = f"task, model, classifier, n_train, {'seed' if each_seed else 'NULL'}"  # in the order of Entry
-    interval = "CASE count(*) WHEN 1 THEN {0}low END, CASE count(*) WHEN 1 THEN {0}high END"
-    found: list[Any] = []
-    if not metrics:
-        key = f"{cell}, metric, seed" if each_seed else f"{cell}, metric"
-        found = _all(store, f"""
-            SELECT {fields}, metric, count(*), avg(value), sum(value * value), {interval.format("")}, avg(chance),
-                   group_concat(marks)
-            FROM runs INDEXED BY runs_table WHERE {where} GROUP BY {key}""", values)  # fmt: skip
-    for metric in dict.fromkeys(metrics):
-        key = f"{cell}, seed" if each_seed else cell
-        found += _all(store, f"""
-            SELECT {fields}, m.name, count(*), avg(m.value), sum(m.value * m.value), {interval.format("m.")},
-                   avg(CASE WHEN m.name = metric THEN chance END), group_concat(marks)
-            FROM runs INDEXED BY runs_table CROSS JOIN metrics m ON m.run_id = runs.id
-            WHERE {where} AND m.name = ? GROUP BY {key}""", [*values, metric])  # fmt: skip
+    source, name, m, chance = "runs INDEXED BY runs_table", "metric", "", "chance"
+    key = "model, classifier, task, n_train"  # in the order of the index, so that nothing needs sorting
+    if metrics:
+        source += " CROSS JOIN metrics m ON m.run_id = runs.id"
+        name, m, chance, where = "m.name", "m.", "CASE WHEN m.name = metric THEN chance END", f"{where} AND m.name = ?"
+    else:
+        key += ", metric"
+    sql = f"""
+        SELECT task, model, classifier, n_train, {"seed" if each_seed else "NULL"}, {name}, count(*), avg({m}value),
+               sum({m}value * {m}value), CASE count(*) WHEN 1 THEN {m}low END, CASE count(*) WHEN 1 THEN {m}high END,
+               avg({chance}), group_concat(marks)
+        FROM {source} WHERE {where} GROUP BY {f"{key}, seed" if each_seed else key}
+        """
+    asked = [[*values, metric] for metric in dict.fromkeys(metrics)] or [values]
+    found = chain.from_iterable(_each(store, sql, given) for given in asked)
     new, same = tuple.__new__, dict[str, str]().setdefault  # as Entry(...), without a call of Python for each of many
     return [
         new(Entry, (
@@ -371,8 +370,15 @@ def metric_names(store: Store) -> list[str]:
 
 
 def _all(store: Store, sql: str, values: Sequence[Any] = ()) -> list[Any]:
+    return list(_each(store, sql, values))
+
+
+def _each(store: Store, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+    """The rows; a thousand at a time are in memory."""
     with errors(store.path):
-        return store.db.execute_sql(sql, values).fetchall()
+        cursor = store.db.execute_sql(sql, values)
+        while rows := cursor.fetchmany(1000):
+            yield from rows
 
 
 def fetch(store: Store, sql: str, values: Sequence[Any] = ()) -> tuple[list[str], list[Any]]:

@@ -45,13 +45,13 @@ def plan(store: Store, sql: str, values: Any) -> str:
 def asked(store: Store, monkeypatch: pytest.MonkeyPatch, question: Callable[[], Any]) -> str:
     """The query plans of everything that `question` asks."""
     plans = []
-    original = queries._all
+    original = queries._each
 
     def spy(store: Store, sql: str, values: Any = ()) -> Any:
         plans.append(plan(store, sql, values))
         return original(store, sql, values)
 
-    monkeypatch.setattr(queries, "_all", spy)
+    monkeypatch.setattr(queries, "_each", spy)
     question()
     return "\n".join(plans)
 
@@ -130,6 +130,7 @@ def test_the_entries_are_those_that_python_makes_of_the_rows(store: Store, filte
             assert e.sd == pytest.approx(statistics.stdev(values), abs=1e-7)
             assert (e.low, e.high) == (None, None)
         shown = {f"{name}:{status}" for name, status in e.marks}
+        assert len(shown) == len(e.marks)
         assert shown >= {marks[m[10]] for m in members if m[10] in marks}
         everything = store.execute(
             f"SELECT DISTINCT name || ':' || status FROM checks WHERE status <> 'ok' "

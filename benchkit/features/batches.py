@@ -5,7 +5,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -21,7 +21,9 @@ from benchkit.progress import Progress
 START = 32
 MOST = 1024
 MOST_BYTES = 1 << 28
-"""Of one batch of preprocessed examples."""
+"""Of one batch of preprocessed examples, up to which its size grows."""
+MOST_MADE = 1 << 30
+"""Bytes of what a backbone makes of one batch, likewise: tokens may be a hundred times as large as what they are of."""
 WORTH = 1.05
 """A larger batch must be this much faster for each example, or growth ends."""
 TRIES = 2
@@ -52,8 +54,8 @@ class Sizer:
             return Sizer(max(1, batch_size), limit=max(1, batch_size))
         return Sizer(grows=not device.startswith("cpu"))
 
-    def took(self, n: int, n_bytes: int, seconds: float) -> None:
-        """A batch of n examples, n_bytes large, was encoded in this time."""
+    def took(self, n: int, n_bytes: int, seconds: float, made: int = 0) -> None:
+        """A batch of n examples, n_bytes large, was encoded in this time, to so many bytes."""
         if not self.grows or n != self.size:
             return
         self._times.append(seconds)
@@ -63,7 +65,7 @@ class Sizer:
         self._times = []
         if self._previous and rate < WORTH * self._previous[1]:
             self.size, self.grows = self._previous[0], False
-        elif 2 * n > MOST or 2 * n_bytes > MOST_BYTES:
+        elif 2 * n > MOST or 2 * n_bytes > MOST_BYTES or 2 * made > MOST_MADE:
             self.grows = False
         else:
             self._previous, self.size = (n, rate), 2 * n
@@ -227,7 +229,7 @@ def computed(
                 ) from e
             why = str(e).splitlines()[0] if str(e) else type(e).__name__
         else:
-            sizer.took(len(array), array.nbytes, time.perf_counter() - began)
+            sizer.took(len(array), array.nbytes, time.perf_counter() - began, _made_bytes(made))
             yield part, made
             at += step
             continue
@@ -236,6 +238,13 @@ def computed(
         step = sizer.limit
         free(device)
         progress.note(f"a batch of {len(array)} did not fit into the memory of '{device}' ({why}); now {sizer.size}")
+
+
+def _made_bytes(made: object) -> int:
+    """Of features, or of activations by place."""
+    if isinstance(made, Encoded):
+        return made.pooled.nbytes + (0 if made.tokens is None else made.tokens.nbytes)
+    return sum(x.nbytes for x in made.values()) if isinstance(made, Mapping) else 0
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -25,7 +25,7 @@ from feature_samples import (
 
 from benchkit.errors import BenchkitError, MediaError, PluginError
 from benchkit.features import Features, Options, batches, extract
-from benchkit.features.batches import Sizer, assemble
+from benchkit.features.batches import Batch, Sizer, assemble, computed
 from benchkit.features.pool import Prepared
 from benchkit.interfaces import Encoded, Example
 from benchkit.media import Audio, Image
@@ -312,6 +312,21 @@ def test_growth_ends_where_memory_does() -> None:
     for _ in range(10):
         large.took(large.size, large.size * 2**21, 1.0 / large.size)
     assert large.size == 128, "256 MB"
+
+
+def test_batches_stop_growing_where_what_comes_of_them_is_large() -> None:
+    def tokens(array: np.ndarray) -> Encoded:
+        return Encoded(np.zeros((len(array), 16), np.float32), np.broadcast_to(np.float32(0), (len(array), 3000, 2000)))
+
+    def activations(array: np.ndarray) -> dict[str, np.ndarray]:
+        return {point: np.broadcast_to(np.float32(0), (len(array), 1500, 2000)) for point in "ab"}
+
+    for function in (tokens, activations, lambda array: Encoded(np.zeros((len(array), 16), np.float32))):
+        sizer = Sizer.of(None, "cuda")
+        batch = Batch(np.arange(32), np.zeros(32, np.uint64), np.zeros((32, 10), np.float32))
+        for _ in range(2):
+            (_,) = computed(Bands(), batch, function, sizer, "cuda", Silent())
+        assert sizer.size == (32 if function in (tokens, activations) else 64)
 
 
 def test_arrays_of_two_shapes_are_the_backbones_fault() -> None:

@@ -11,6 +11,7 @@ from benchkit.classifiers.nets import Net
 from benchkit.classifiers.normalise import Normaliser
 from benchkit.classifiers.prepare import with_one
 from benchkit.classifiers.token_table import normalise_tokens
+from benchkit.float32 import fast_float32
 from benchkit.interfaces import Fitted
 
 SCORING_MEMORY = 2**30
@@ -36,7 +37,7 @@ class FittedNet(Fitted):
         w = {name: t[None, None].to(self.device) for name, t in self.weights.items()}
         rows = max(1, min(4096, SCORING_MEMORY // (4 * self.net.floats(1))))
         parts = []
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_float32(self.device):
             for start in range(0, len(x), rows):
                 logits_bc = self.net.logits(w, self._batch(x[start : start + rows]))[0, 0].transpose(0, 1)
                 parts.append((logits_bc.log_softmax(dim=1) if self.softmax else logits_bc).cpu().numpy())

@@ -20,6 +20,7 @@ from benchkit.classifiers.streams import Stream
 from benchkit.errors import FitError, PluginError
 from benchkit.features.batches import ahead, free, is_out_of_memory
 from benchkit.features.scratch import Scratch
+from benchkit.float32 import fast_float32
 from benchkit.interfaces import Fitted, Labels, Problem, Trainable
 
 T = TypeVar("T")
@@ -67,7 +68,12 @@ class Tuner:
         memory, StoreError where the scratch folder cannot hold the weights."""
         self.load(self._pretrained)
         self._loaded = None
-        with torch.inference_mode(False), torch.enable_grad(), _deterministic(self.device):
+        with (
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            _deterministic(self.device),
+            fast_float32(str(self.device)),
+        ):
             run = _Run(self, features, labels, problem, split, seed)
             weights = run.train()
         softmax = name_of_loss(self.params, problem) == "cross-entropy"
@@ -142,7 +148,7 @@ class Tuned(Fitted):
 
     def scores(self, x: Shaped[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
         self.tuner.load(self.weights)
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_float32(str(self.tuner.device)):
             parts = self.tuner.in_parts(len(x), lambda part: self._scores(x[part]))
         return np.concatenate([np.zeros((0, len(self.head.bias)), np.float32), *parts])
 

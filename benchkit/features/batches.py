@@ -15,6 +15,7 @@ from jaxtyping import Bool, Int64, UInt64
 
 from benchkit.errors import BenchkitError, PluginError
 from benchkit.features.pool import Prepared
+from benchkit.float32 import fast_float32
 from benchkit.interfaces import Backbone, Encoded
 from benchkit.progress import Progress
 
@@ -219,7 +220,8 @@ def computed(
         array = batch.array[part]
         began = time.perf_counter()
         try:
-            made = compute(array)
+            with fast_float32(device):
+                made = compute(array)
         except Exception as e:
             if not is_out_of_memory(e):
                 raise

@@ -3,7 +3,6 @@
 task.examples -> workers: load, hash, preprocess -> batches -> backbone.encode -> cache
 """
 
-import sys
 import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -24,6 +23,7 @@ from benchkit.features.cache import Entry, Stored, Writer
 from benchkit.features.lock import Lock, holder, try_lock
 from benchkit.features.pool import Pool, Prepared, made_of
 from benchkit.features.worker import prepare
+from benchkit.float32 import whole_float32
 from benchkit.interfaces import Backbone, Example, Task
 from benchkit.media import decoder_versions
 from benchkit.progress import Progress
@@ -247,20 +247,11 @@ def set_up(backbone: Backbone, device: str) -> str:
     known = _READY.get(id(backbone))
     if known is None or known[0] != device:
         backbone.setup(device)
-        _whole_float32()
+        whole_float32()
         if known is None:
             weakref.finalize(backbone, _READY.pop, id(backbone), None)
         known = _READY[id(backbone)] = (device, backbone.fingerprint())
     return known[1]
-
-
-def _whole_float32() -> None:
-    """torch rounds the float32 convolutions of a GPU to TF32's 10 bits unless it is told otherwise: that would be a
-    precision that no name shows, and other features than a CPU's. A backbone that wants less names it as a parameter.
-    """
-    if torch := sys.modules.get("torch"):
-        torch.backends.cudnn.allow_tf32 = False
-        torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def checked_rows(rows: Int[np.ndarray, " n"], n: int, split: str) -> Int64[np.ndarray, " m"]:

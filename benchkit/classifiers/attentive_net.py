@@ -57,20 +57,46 @@ class AttentiveNet:
         return {name: w.astype(np.float32, copy=False) for name, w in made.items()}
 
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L C B"]:
-        lead = w["query"].shape[:2]
-        w = {name: t.flatten(0, 1) for name, t in w.items()}
-        n_examples = x.shape[1]
-        x_gnd = x.flatten(1, 2)[:, None].expand(-1, lead[1], -1, -1).flatten(0, 1)
+        lead, n_examples = w["query"].shape[:2], x.shape[1]
+        each = {name: t.flatten(0, 1) for name, t in w.items()}
+        if self.depth > 1:  # from here on tokens are each head's own: as many streams, of one head
+            x_gnd = x.flatten(1, 2)[:, None].expand(-1, lead[1], -1, -1).flatten(0, 1)
+            x = self._blocks(each, x_gnd, n_examples).unflatten(1, (n_examples, -1))
+            w = {name: t[:, None] for name, t in each.items()}
+        query_gbd = each["query"].expand(-1, n_examples, -1)
+        pooled_gbd = query_gbd + self._read(w, x).flatten(0, 1)
+        pooled_gbd = pooled_gbd + _mlp(each, CROSS, pooled_gbd)
+        return _linear(each, "head", pooled_gbd).transpose(1, 2).unflatten(0, lead)
+
+    def _blocks(self, w: Weights, x_gnd: torch.Tensor, n_examples: int) -> torch.Tensor:
+        """The tokens behind all blocks but the last."""
         for i in range(1, self.depth):
             qkv = _linear(w, f"block{i}.qkv", _norm(w, f"block{i}.norm1", x_gnd))
             x_gnd = x_gnd + _linear(w, f"block{i}.proj", self._attention(n_examples, *qkv.chunk(3, dim=2)))
             x_gnd = x_gnd + _mlp(w, f"block{i}", x_gnd)
-        query_gbd = w["query"].expand(-1, n_examples, -1)
-        kv = _linear(w, f"{CROSS}.kv", _norm(w, f"{CROSS}.norm1", x_gnd))
-        q = _linear(w, f"{CROSS}.q", query_gbd)
-        pooled_gbd = query_gbd + self._attention(n_examples, q, *kv.chunk(2, dim=2))
-        pooled_gbd = pooled_gbd + _mlp(w, CROSS, pooled_gbd)
-        return _linear(w, "head", pooled_gbd).transpose(1, 2).unflatten(0, lead)
+        return x_gnd
+
+    def _read(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L B D"]:
+        """What the query's attention reads from the tokens, H parts of E features.
+
+        There is one query, so that no token's key and value have to be computed. Query and key meet in a product: the
+        query is carried back through the keys' layer instead, once for all tokens. Of the values only their mean by
+        attention is used, which is the value of the tokens' mean. What is the same for all tokens (the keys' bias) has
+        no part in a softmax. Of each token that leaves 2 H D multiplications instead of 2 D D, and the tokens
+        themselves, normalised, are all heads' in common.
+        """
+        part = (self.heads, self.dim // self.heads)
+        unit_sbtd = F.layer_norm(x, x.shape[-1:])
+        gain_sld, shift_sld = w[f"{CROSS}.norm1.weight"], w[f"{CROSS}.norm1.bias"]
+        key_slhed, value_slhed = (z.unflatten(2, part) for z in w[f"{CROSS}.kv.weight"].chunk(2, dim=2))
+        q_slad = w["query"] @ w[f"{CROSS}.q.weight"].transpose(2, 3) + w[f"{CROSS}.q.bias"][:, :, None]
+        asked_slhd = (q_slad.unflatten(3, part).transpose(2, 3) @ key_slhed)[:, :, :, 0] * part[1] ** -0.5
+        asked_skd = (asked_slhd * gain_sld[:, :, None]).flatten(1, 2)
+        weight_skbt = (asked_skd @ unit_sbtd.flatten(1, 2).transpose(1, 2)).unflatten(2, x.shape[1:3]).softmax(dim=3)
+        mean_slhbd = (weight_skbt.transpose(1, 2) @ unit_sbtd).transpose(1, 2).unflatten(1, asked_slhd.shape[1:3])
+        mean_slhbd = mean_slhbd * gain_sld[:, :, None, None] + shift_sld[:, :, None, None]
+        bias_slhae = w[f"{CROSS}.kv.bias"][:, :, self.dim :].unflatten(2, part)[:, :, :, None]
+        return (mean_slhbd @ value_slhed.transpose(3, 4) + bias_slhae).transpose(2, 3).flatten(3)
 
     def _attention(
         self,
@@ -94,12 +120,17 @@ class AttentiveNet:
         return params.lr, params.weight_decay if name.endswith(".weight") and ".norm" not in name else 0.0
 
     def floats(self, batch: int) -> int:
-        blocks = (self.depth - 1) * (4 * self.dim + 2 * self.hidden) + 3 * self.dim + 2 * self.hidden
-        a_token = (self.depth - 1) * (12 * self.dim + 3 * self.hidden) + 6 * self.dim
-        return 5 * self.dim * blocks + batch * self.n_tokens * a_token
+        blocks = (self.depth - 1) * (4 * self.dim + 2 * self.hidden) + 4 * self.dim + 2 * self.hidden
+        a_token = (self.depth - 1) * (12 * self.dim + 3 * self.hidden) + self.dim + 4 * self.heads
+        return 5 * self.dim * blocks + batch * (self.n_tokens * a_token + (6 + 3 * self.heads) * self.dim)
 
     def operations(self, batch: int) -> float:
-        return 6.0 * batch * self.n_tokens * self.dim * ((self.depth - 1) * (4 * self.dim + 2 * self.hidden) + self.dim)
+        a_token = 6 * (self.depth - 1) * (4 * self.dim + 2 * self.hidden) + 8 * self.heads
+        an_example = 6 * (self.dim + 2 * self.hidden)
+        return float(self.dim) * (batch * (self.n_tokens * a_token + an_example) + 6 * 2 * self.dim)
+
+    def smallest_product(self, batch: int) -> int:
+        return self.dim * min(self.dim, batch * self.n_classes)
 
 
 def _linear(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:

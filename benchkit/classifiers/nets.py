@@ -45,6 +45,9 @@ class Net(Protocol):
     def operations(self, batch: int) -> float:
         """About how many multiplications and additions one head's training step takes."""
 
+    def smallest_product(self, batch: int) -> int:
+        """How many multiplications the smallest matrix product of one head takes, for so many examples."""
+
 
 class _Pooled:
     """What both probes on pooled features share."""
@@ -77,6 +80,9 @@ class LinearNet(_Pooled):
 
     def operations(self, batch: int) -> float:
         return 4.0 * batch * self.n_classes * self.dim
+
+    def smallest_product(self, batch: int) -> int:
+        return batch * self.n_classes * self.dim
 
 
 @dataclass(frozen=True)
@@ -118,3 +124,6 @@ class MLPNet(_Pooled):
 
     def operations(self, batch: int) -> float:
         return 6.0 * batch * sum(a * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))
+
+    def smallest_product(self, batch: int) -> int:
+        return batch * min(a * b for a, b in zip(self.sizes[:-1], self.sizes[1:], strict=True))

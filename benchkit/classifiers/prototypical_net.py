@@ -87,6 +87,9 @@ class PrototypicalNet:
     def operations(self, batch: int) -> float:
         return 2.0 * batch * self.n_classes * self.n_prototypes * self.n_tokens * self.dim
 
+    def smallest_product(self, batch: int) -> int:
+        return self.n_classes * self.n_prototypes * self.dim * min(self.n_prototypes, self.n_tokens)
+
 
 class _Nearest(torch.autograd.Function):
     """The largest product of each prototype with any token of each example, [S, K, B].

@@ -267,6 +267,16 @@ def test_heads_trained_together_are_as_they_would_be_alone(probe: TokenProbe, pr
         assert fitted.record == pytest.approx(alone.record)
 
 
+@pytest.mark.parametrize("probe", [PROTOTYPICAL, ATTENTIVE, Attentive(AttentiveParams(depth=1, **SMALL))])
+def test_updates_in_one_pass_are_those_made_step_by_step(probe: TokenProbe, monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = planted(ONE, 60, 0)
+    scores = []
+    for smallest in (1, 10**9):
+        monkeypatch.setattr("benchkit.classifiers.trainer.FUSED", smallest)
+        scores.append(probe.fit(x, y, ONE, seed=0).scores(x))
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)
+
+
 @pytest.mark.parametrize("probe", [PROTOTYPICAL, ATTENTIVE])
 def test_a_memory_map_is_read_a_part_at_a_time(probe: TokenProbe, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

@@ -108,6 +108,17 @@ def test_mlp_is_a_plain_pytorch_loop(several: Any, activation: Any, module: type
 # --------------------------------------------------------------------------------------------------- together or alone
 
 
+@pytest.mark.parametrize("probe", [Linear(LinearParams(**QUICK)), MLP(MLPParams(hidden=(24,), **QUICK))])
+def test_updates_in_one_pass_are_those_made_step_by_step(
+    digits: Any, probe: Classifier, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scores = []
+    for smallest in (1, 10**9):
+        monkeypatch.setattr(trainer, "FUSED", smallest)
+        scores.append(probe.fit(digits.x, digits.y, digits.problem, seed=0).scores(digits.x_test))
+    np.testing.assert_allclose(scores[0], scores[1], atol=1e-4)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("probe", [Linear(LinearParams(**QUICK)), MLP(MLPParams(hidden=(24,), **QUICK))])
 def test_heads_trained_together_are_as_they_would_be_alone(

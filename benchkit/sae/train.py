@@ -24,6 +24,7 @@ from benchkit.activations.shards import sha256_of
 from benchkit.errors import DataError, FitError, StoreError, require
 from benchkit.features.lock import holder, try_lock
 from benchkit.files import write_atomic, writing
+from benchkit.float32 import fast_float32
 from benchkit.progress import Progress, Silent
 from benchkit.sae.config import SAEConfig, TrainConfig
 from benchkit.sae.held_out import Parts, divide, training_statistics
@@ -114,9 +115,10 @@ def _trained(
     with progress.step("normalise", None, "vectors") as counted:
         session.normalise({c.normalise for c in configs}, counted)
     session.start(configs)
-    with progress.step(f"train {len(configs)} on {data.point}", steps, "steps") as shown, held_back() as asked:
-        session.run(shown, checkpoint_s, asked)
-    return session.finish()
+    with fast_float32(device):
+        with progress.step(f"train {len(configs)} on {data.point}", steps, "steps") as shown, held_back() as asked:
+            session.run(shown, checkpoint_s, asked)
+        return session.finish()
 
 
 class _Session:

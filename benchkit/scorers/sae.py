@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import FitError
+from benchkit.float32 import fast_float32
 from benchkit.interfaces import Scorer
 from benchkit.sae.config import SAEConfig
 from benchkit.scorers.saved import as_point, check_fits, read_record, read_tensors
@@ -70,7 +71,7 @@ class SAE(Scorer):
                 f"the activations have {activations.shape[1]} dimensions, and those of '{self.params.checkpoint}' had "
                 f"{len(t['b_dec'])}: they are of another point or backbone"
             )
-        with torch.inference_mode():
+        with torch.inference_mode(), fast_float32(self.device):
             x = torch.from_numpy(np.array(activations)).to(self.device)
             of = {name.removeprefix("normalise."): v for name, v in t.items() if name.startswith("normalise.")}
             z = normalised(x, self.config.normalise, of)

@@ -9,18 +9,20 @@ batchtopk   while training, of a whole batch's max(p, 0) the k largest a vector 
 What comes from where. Gao et al. is the paper; "their code" is openai/sparse_autoencoder, which they published with it.
 
 unit norm     Every row of W_dec has length 1 at the start and is scaled back to it after each step; before the step its
-              gradient loses the part along it, because of Adam (Gao et al., A.1 and A.3, after Bricken et al. 2023).
+              gradient loses the part along it, because of Adam (Gao et al., appendix A, after Bricken et al. 2023).
 start         Random directions, the encoder parallel to the decoder (A.1). Two things of A.1 are not done: b starts as
               the mean of the first batch and not as its geometric median, and the encoder's length is 1 and not fitted
               to the inputs' (which they found to have no effect or a weakly negative one).
 AuxK          The k_aux largest activations max(p, 0) of dead units reconstruct what the others left, e = z - z_hat
               without its gradient: e_hat = f_aux W_dec (A.2). k_aux is half the dimension (B.1: a power of two near),
               the weight 1/32, and a unit is dead that did not fire for 10 million vectors (A.2); recordings are often
-              smaller, so it is a fifth of all vectors here where that is less.
-its unit      Their code divides E|e - e_hat|^2 by Var(e) of the batch, since e shrinks while training goes on, and
-              E|z - z_hat|^2 by one constant, Var(z) at the start. Here the second is left as it is, so that l1 keeps
-              its meaning, and the first is multiplied by that constant: the same loss, times Var(z). Where Var(e) is 0
-              there is no auxiliary loss (their code: a NaN counts as 0).
+              smaller, so it is a fifth of all vectors here where that is less. To fire is f > 1e-8 (their code: 1e-3).
+its unit      They normalise E|e - e_hat|^2 anew all the time, since the scale of e changes while training goes on, and
+              E|z - z_hat|^2 once: their code by Var(e) of the batch, and by one Var(z) from the start. Here the
+              second is left as it is, so that l1 keeps its meaning, and the first is multiplied by that constant: the
+              same loss, times Var(z). Where Var(e) is 0 there is no auxiliary loss (their code: a NaN counts as 0).
+optimiser     Adam with torch's defaults. Theirs has an epsilon of 6.25e-10 (for gradients of means over dimensions,
+              which are smaller than these of sums) and may average the weights over steps, which is not done here.
 few are dead  With fewer than k_aux dead units all are used, and the loss counts in proportion. That is neither in the
               paper nor in their code: EleutherAI/sparsify does it.
 relu          A dead unit of a relu autoencoder has p < 0 everywhere, and max(p, 0) gives it no gradient; so there p

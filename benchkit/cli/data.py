@@ -87,7 +87,7 @@ def parse_size(text: str) -> int:
     """Bytes from '50GB', '1.5 TB', '500MB', '0' (powers of 1,000). Raises BenchkitError."""
     from benchkit.errors import BenchkitError
 
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kMGT]?)B?", text.strip(), re.IGNORECASE)
+    match = re.fullmatch(r"(\d{1,15}(?:\.\d+)?)\s*([kMGT]?)B?", text.strip(), re.IGNORECASE)
     if not match:
         raise BenchkitError(f"--keep {text} is no size: write it as 50GB, 500MB or 0")
     return round(float(match[1]) * 1000 ** " kmgt".index(match[2].lower() or " "))

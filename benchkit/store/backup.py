@@ -80,6 +80,8 @@ def _copy_inbox(store: Store, side: Path) -> list[tuple[str, str]]:
             record, data = unseal(path), path.read_bytes()
         except (FileNotFoundError, UnsealError):
             continue  # taken in meanwhile; or damaged, which is no part of a backup
+        except OSError as e:
+            raise StoreError(f"cannot write the backup: the report '{path}' cannot be read: {e.strerror}") from e
         write_atomic(side / "inbox" / path.name, data)
         if isinstance(record, Report):
             named += [(a.path, a.sha256) for a in record.artifacts]

@@ -113,15 +113,18 @@ def release_dead(store: Store) -> int:
     gone, far = [], {}
     for owner, beat in owners(store):
         if not alive(store.side, owner, beat, seen.get(owner.token)):
-            gone.append(owner.token)
+            gone.append((owner.token, beat))
         elif _known_here(owner) is None and (owner.token not in seen or seen[owner.token].heartbeat_at != beat):
             far[owner.token] = beat
     if not gone and not far:
         return 0
     with store.write():
-        deleted = sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in gone)
+        # A launcher on another host that slept may have renewed its claims since they were looked at.
+        beats = {owner.token: beat for owner, beat in owners(store)}
+        silent = [token for token, beat in gone if beats.get(token) == beat]
+        deleted = sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in silent)
         note(store, far)
-    for token in gone:
+    for token in silent:
         lock_file(store.side, token).unlink(missing_ok=True)
     return deleted
 

@@ -90,7 +90,7 @@ def explained(path: Path, error: Exception) -> Exception:
 
 
 def _explain(text: str, lower: str) -> str:
-    if "full" in lower:
+    if "is full" in lower:
         return ": the disk is full; nothing was changed"
     if "locked" in lower or "busy" in lower:
         return ": another process is writing to it; nothing was changed, try again once it is done"

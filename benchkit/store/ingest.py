@@ -13,7 +13,8 @@ BATCH = 1000
 
 
 def ingest_inbox(store: Store, patience: float | None = None) -> list[str]:
-    """Takes in every sealed record. Returns a line for each damaged one, which is set aside in `inbox/damaged`.
+    """Takes in every sealed record. Returns a line for each damaged one, which is set aside in `inbox/damaged`, and for
+    each that cannot be read.
 
     patience: seconds to wait for the write lock; None is the usual. Raises StoreBusy, and leaves them where they are.
     """
@@ -27,6 +28,8 @@ def ingest_inbox(store: Store, patience: float | None = None) -> list[str]:
                     _insert(store, unseal(path))
                 except FileNotFoundError:
                     continue  # another process has just taken it in
+                except OSError as e:  # another user's, who keeps it from us: it holds up no other, and stays
+                    notes.append(f"sealed report '{path}' cannot be read: {e.strerror}; it waits where it is")
                 except StoreRefused as e:
                     damaged[path] = f"sealed report '{path}' cannot be taken in: {e}"
                 except UnsealError as e:

@@ -7,13 +7,14 @@ import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from benchkit.plan import Grid, make_plan
 from benchkit.report import Cell, Environment, Report
 from benchkit.sealing import seal
-from benchkit.store import Store, leases, open_store
+from benchkit.store import Store, claims, leases, open_store
 from benchkit.store.claims import Owner, claim, owners, release, release_dead
 
 CELLS = [Cell("digits", "pixels", "linear", n, 0) for n in (1, 5, -1)]
@@ -70,6 +71,27 @@ def test_a_claim_of_another_host_ends_when_its_heartbeat_stays_the_same_whatever
     assert claim(store, CELLS[:1], mine) == CELLS[:1]
     assert {o.token for o, _ in owners(store)} == {mine.token}
     assert store.execute("SELECT count(*) FROM sightings").fetchone() == (0,)
+
+
+def test_a_claim_that_is_renewed_while_it_is_given_up_stands(
+    store: Store, uptime: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    far_away(store)
+    release_dead(store)
+    uptime.seconds += leases.LEASE + 1
+    real = claims.alive
+
+    def and_then_it_beats(*given: Any) -> bool:
+        found = real(*given)
+        beat(store, -60)  # by its own clock
+        return found
+
+    monkeypatch.setattr(claims, "alive", and_then_it_beats)
+    assert release_dead(store) == 0
+    monkeypatch.setattr(claims, "alive", real)
+    assert release_dead(store) == 0, "another heartbeat, so its time begins anew"
+    uptime.seconds += leases.LEASE + 1
+    assert release_dead(store) == 1
 
 
 def test_commands_that_look_for_a_moment_only_come_to_the_same_conclusion(

@@ -14,9 +14,11 @@ from pathlib import Path
 import pytest
 
 from benchkit.errors import StoreError
+from benchkit.progress import Silent
 from benchkit.report import Cell, Report
 from benchkit.sealing import seal
 from benchkit.store import Store, open_store
+from benchkit.store.backup import backup
 from benchkit.store.claims import Owner, claim, heartbeat, release
 from benchkit.store.migrations import VERSION
 from benchkit.store.reports import load_reports
@@ -91,6 +93,19 @@ def test_a_damaged_report_is_set_aside_and_named_and_the_others_go_in(tmp_path: 
         assert count(store, "runs") == 1
         assert not good.exists()
         assert (store.inbox / "damaged" / bad.name).read_text() != text
+
+
+def test_a_report_that_cannot_be_read_is_named_and_holds_up_no_other(tmp_path: Path, make_report) -> None:
+    with open_store(tmp_path / "r.sqlite") as store:
+        (store.inbox / "another-users.json").mkdir(parents=True)
+        seal(make_report(), store.inbox)
+        with pytest.warns(UserWarning, match=r"another-users.json' cannot be read: .*; it waits where it is"):
+            store.refresh()
+        assert count(store, "runs") == 1
+        assert [p.name for p in store.inbox.iterdir()] == ["another-users.json"]
+        with pytest.raises(StoreError, match=r"the report '.*another-users.json' cannot be read"):
+            backup(store, tmp_path / "b.sqlite", Silent())
+    assert not list(tmp_path.glob("*b.sqlite*"))
 
 
 def test_other_weights_under_the_same_name_are_flagged(tmp_path: Path, make_report) -> None:

@@ -108,7 +108,8 @@ class Case:
     shape: tuple[int, ...]
 
 
-def cases(n: int, d: int, c: int, full: bool) -> dict[str, Case]:
+def cases(n: int, d: int, c: int, full: bool, shape: tuple[int, int] = (64, 64)) -> dict[str, Case]:
+    """shape: tokens of an example, and their features."""
     few: dict[str, Any] = {} if full else {"epochs": 10, "min_steps": 100}
     tokens: dict[str, Any] = {"epochs": 4, "min_steps": 8}
     return {
@@ -125,10 +126,13 @@ def cases(n: int, d: int, c: int, full: bool) -> dict[str, Case]:
             (d,),
         ),
         "prototypical": Case(
-            Prototypical(PrototypicalParams(**tokens)), lambda: PlainPrototypical(64, c, 20), 640, (64, 64)
+            Prototypical(PrototypicalParams(**tokens)), lambda: PlainPrototypical(shape[1], c, 20), 640, shape
         ),
         "attentive,depth=1": Case(
-            Attentive(AttentiveParams(depth=1, **tokens)), lambda: PlainAttentive(64, c), 640, (64, 64)
+            Attentive(AttentiveParams(depth=1, **tokens)),
+            lambda: PlainAttentive(shape[1], c, max(1, min(16, shape[1] // 16))),
+            640,
+            shape,
         ),
     }
 
@@ -146,10 +150,10 @@ class PlainPrototypical(nn.Module):
 
 
 class PlainAttentive(nn.Module):
-    def __init__(self, d: int, c: int) -> None:
+    def __init__(self, d: int, c: int, heads: int) -> None:
         super().__init__()
         self.query = nn.Parameter(0.02 * torch.randn(1, 1, d))
-        self.norm, self.attention = nn.LayerNorm(d), nn.MultiheadAttention(d, 4, batch_first=True)
+        self.norm, self.attention = nn.LayerNorm(d), nn.MultiheadAttention(d, heads, batch_first=True)
         self.mlp = nn.Sequential(nn.LayerNorm(d), nn.Linear(d, 4 * d), nn.GELU(), nn.Linear(4 * d, d))
         self.head = nn.Linear(d, c)
 
@@ -173,6 +177,8 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=5000)
     parser.add_argument("--dim", type=int, default=768)
     parser.add_argument("--classes", type=int, default=21)
+    parser.add_argument("--tokens", type=int, default=64, help="of an example, for the probes that take tokens")
+    parser.add_argument("--width", type=int, default=64, help="features of a token")
     args = parser.parse_args()
     c = args.classes
     problem = Problem("multiclass", c)
@@ -186,7 +192,7 @@ def main() -> None:
     print("| probe | features | steps of one | plain PyTorch, one fit | one fit | 12 heads | 60 heads", end="")
     print(" | 12 / one | 60 / one | 60 / one by operations | 60 / plain one |")
     print("|---|---|---|---|---|---|---|---|---|---|---|")
-    for name, case in cases(args.examples, args.dim, c, not args.quick).items():
+    for name, case in cases(args.examples, args.dim, c, not args.quick, (args.tokens, args.width)).items():
         if args.probe and name not in args.probe:
             continue
         rng = np.random.default_rng(0)

@@ -21,6 +21,8 @@ from benchkit.store.remove import UNUSED
 
 GRACE = 3600.0
 """Seconds that a file may lie there before it counts as left over: a job writes predictions before its report."""
+AT_ONCE = 100
+"""Files that are looked at between two signs of progress: a sign takes longer than a look."""
 FEW = 20
 """Findings of one kind that get a line each."""
 _LOST = "restore a backup; `sqlite3 OLD .recover | sqlite3 NEW` saves what can be read"
@@ -152,29 +154,36 @@ def _claims(store: Store) -> Iterator[Finding]:
 
 def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Finding]:
     """Files that runs name and that are missing or altered, and files in their place that no run names."""
-    unnamed = dict.fromkeys(_old((store.side / "predictions").glob("[!.]*")))
+    unnamed = _predictions(store.side)
 
     def problems() -> Iterator[Finding]:
         n = store.execute("SELECT count(*) FROM artifacts").fetchone()[0]
+        found = store.execute("SELECT run_id, kind, path, sha256, bytes FROM artifacts ORDER BY run_id")
         with progress.step("check the predictions", n, "files") as step:
-            for run, kind, path, sha256, size in store.execute(
-                "SELECT run_id, kind, path, sha256, bytes FROM artifacts ORDER BY run_id"
-            ):
-                if problem := file_problem(store.side, path, sha256, size, quick):
-                    yield Finding(f"the {kind} of run {run} ('{path}') {problem}", _RECOMPUTE)
-                if unnamed:
-                    unnamed.pop(store.side / path, None)
-                step.advance()
+            while rows := found.fetchmany(AT_ONCE):
+                for run, kind, path, sha256, size in rows:
+                    if problem := file_problem(store.side, path, sha256, size, quick):
+                        yield Finding(f"the {kind} of run {run} ('{path}') {problem}", _RECOMPUTE)
+                    unnamed.discard(path)
+                step.advance(len(rows))
 
     yield from _few(problems(), "files of runs are missing or altered", _RECOMPUTE)
     waits = {p.stem for p in [*waiting(store), *(store.inbox / "damaged").glob("*.json")]}
     remedy = "delete {}, or merge the registry that does name {}"
     found = (
         Finding(f"no run names '{path.relative_to(store.side)}'", remedy.format("it", "it"))
-        for path in unnamed
+        for path in _old(store.side / path for path in sorted(unnamed))
         if path.stem not in waits
     )
     yield from _few(found, "files are named by no run", remedy.format("them", "them"))
+
+
+def _predictions(side: Path) -> set[str]:
+    """The paths in `side` of all files of predictions. Looks none of them up: there may be a million."""
+    try:
+        return {f"predictions/{entry.name}" for entry in os.scandir(side / "predictions") if entry.name[0] != "."}
+    except OSError:  # there is no such folder, or it cannot be read: then each file that a run names says so
+        return set()
 
 
 def file_problem(side: Path, path: str, sha256: str, size: int, quick: bool = False) -> str | None:

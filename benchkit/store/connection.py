@@ -112,6 +112,12 @@ class _Cursor(sqlite3.Cursor):
         except sqlite3.Error as e:
             raise explained(self.connection.path, e) from e
 
+    def fetchmany(self, size: int | None = 1) -> list[Any]:
+        try:
+            return super().fetchmany(size)
+        except sqlite3.Error as e:
+            raise explained(self.connection.path, e) from e
+
     def fetchall(self) -> list[Any]:
         try:
             return super().fetchall()

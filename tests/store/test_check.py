@@ -105,6 +105,20 @@ def test_files_of_no_run_are_named_once_they_are_no_longer_fresh(
     assert not part.exists()
 
 
+def test_of_more_files_than_are_looked_at_at_once_each_is_looked_at(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchkit.store.check.AT_ONCE", 3)
+    assert found(path) == []
+    files = sorted((path.with_name("r.sqlite.d") / "predictions").iterdir())
+    assert len(files) == 4
+    for file in files:
+        file.write_bytes(file.read_bytes()[::-1])
+    assert {word for f in found(path) for word in str(f).split("'") if word.endswith(".parquet")} == {
+        f"predictions/{file.name}" for file in files
+    }
+
+
 def test_claims_of_the_dead_are_found_and_released(path: Path) -> None:
     cells = [Cell("digits", "pixels", "linear", n, 0) for n in (1, 5)]
     with open_store(path) as store:

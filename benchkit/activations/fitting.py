@@ -6,6 +6,7 @@ from typing import Any
 
 from benchkit.activations.recording import Recording
 from benchkit.errors import BenchkitError, SpecError, StoreError
+from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Scorer
 from benchkit.progress import Progress, Silent
 from benchkit.scorers.saved import as_point, save_scorer
@@ -63,7 +64,8 @@ def fit(
                 yield batch
                 step.advance(len(batch))
 
-        made.fit(counted(), seed=seed, device=device)
+        with memory_suffices(device, "give fewer prototypes, or a smaller --batch-size"):
+            made.fit(counted(), seed=seed, device=device)
     save_scorer(
         to,
         made,

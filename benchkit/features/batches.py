@@ -264,6 +264,18 @@ def is_out_of_memory(error: BaseException) -> bool:
     return of_a_framework and any(s in str(error) for s in said)
 
 
+@contextmanager
+def memory_suffices(device: str, advice: str) -> Iterator[None]:
+    """Where it does not, raises BenchkitError, one line that ends with the advice."""
+    try:
+        yield
+    except Exception as e:
+        if not is_out_of_memory(e):
+            raise
+        why = str(e).splitlines()[0] if str(e) else type(e).__name__
+        raise BenchkitError(f"the memory of '{device}' does not suffice ({why}): {advice}") from e
+
+
 def free(device: str) -> None:
     """Gives memory back that nothing holds any more."""
     gc.collect()

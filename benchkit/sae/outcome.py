@@ -35,16 +35,17 @@ def claim(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Makes the folder, which is locked, one of this training, and removes what a kill has left half-written. Gives
     what `done_before` does."""
     done = done_before(to, identity)
-    for path in to.glob(".*.part"):
-        path.unlink()
-    if not (to / "training.json").exists():
-        write_atomic(to / "training.json", json.dumps(identity).encode())
+    for half in to.glob(".*.part"):
+        half.unlink()
+    path = to / "training.json"
+    if not done and not (path.exists() and _begun(to)):
+        write_atomic(path, json.dumps(identity).encode())
     return done
 
 
 def done_before(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """What training.json says of the end of this training; None where it is not done. Raises BenchkitError where the
-    folder is of another."""
+    folder is of another, of which there is something."""
     path = to / "training.json"
     plain = json.loads(json.dumps(identity))
     try:
@@ -55,6 +56,8 @@ def done_before(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         return None
     there = read_json(path)
     done: dict[str, Any] | None = there.pop("done", None)
+    if there != plain and not (done or _begun(to)):
+        return None
     if there != plain:
         old, new = ({**r, **r.get("shared", {}), "shared": None} for r in (there, plain))
         what = [k for k in new if old.get(k) != new[k]]
@@ -62,6 +65,11 @@ def done_before(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
             f"'{to}' is another training (of another {', '.join(what)}): choose another folder, or remove this one"
         )
     return done
+
+
+def _begun(to: Path) -> bool:
+    """Whether there is anything that a training has made."""
+    return (to / "checkpoint.pt").exists() or any(to.glob("*.safetensors"))
 
 
 def again(to: Path, done: dict[str, Any]) -> Outcome:

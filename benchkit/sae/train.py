@@ -22,6 +22,7 @@ import numpy as np
 from benchkit.activations.recording import RecordedPoint, Recording
 from benchkit.activations.shards import sha256_of
 from benchkit.errors import DataError, FitError, StoreError, require
+from benchkit.features.batches import memory_suffices
 from benchkit.features.lock import holder, try_lock
 from benchkit.files import write_atomic, writing
 from benchkit.float32 import fast_float32
@@ -104,7 +105,10 @@ def train(
     with lock:
         if done := claim(to, identity):
             return again(to, done)
-        return _trained(data, parts, to, configs, shared, steps, device, identity, log_every, checkpoint_s, progress)
+        with memory_suffices(device, "train fewer side by side, or with a smaller --width or --batch-size"):
+            return _trained(
+                data, parts, to, configs, shared, steps, device, identity, log_every, checkpoint_s, progress
+            )
 
 
 def _trained(

@@ -22,6 +22,7 @@ from benchkit.activations.stream import check_points
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Context, Outcome, evaluate_cell
 from benchkit.features import set_up
+from benchkit.features.batches import memory_suffices
 from benchkit.features.scratch import Scratch
 from benchkit.fitting import Result
 from benchkit.interfaces import Fold, Scorer
@@ -193,10 +194,14 @@ def _fit_one(fit: _Fit, fold: Fold, kept: Kept, data: JobData) -> None:
     parts = views_of([patches], own)  # a choice of rows would be a copy
     scorer: Scorer = fit.spec.build()
     stream: Any = shuffled(parts, 0, BATCH, fit.seed, 1, 0, BUFFER_BYTES)
-    with closing(stream) as batches:  # which ends its thread, where the scorer does not want all of it
+    with (
+        memory_suffices(data.options.device, "give fewer prototypes"),
+        closing(stream) as batches,  # which ends its thread, where the scorer does not want all of it
+    ):
         scorer.fit(batches, seed=fit.seed, device=data.options.device)
     fit.scorers.append(scorer)
-    scores = _train_scores(scorer, parts, len(own), data.extraction(fold.train_split).scratch)
+    with memory_suffices(data.options.device, "give fewer prototypes"):
+        scores = _train_scores(scorer, parts, len(own), data.extraction(fold.train_split).scratch)
     for cell in fit.good:
         try:
             drawn = data.subset(fold, cell)

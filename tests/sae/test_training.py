@@ -211,6 +211,17 @@ def test_two_processes_do_not_train_into_one_folder(recorded: Path, tmp_path: Pa
     assert [e.name for e in tmp_path.iterdir()] == ["lock"]
 
 
+def test_what_does_not_fit_into_memory_is_one_line_and_leaves_the_folder_to_another(
+    recorded: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        BenchkitError, match=r"^the memory of 'cpu' does not suffice \(.*\): train fewer .*--width"
+    ) as e:
+        train(recorded, tmp_path, [SAEConfig("topk", 10**13, "none", k=2)], TrainConfig())
+    assert "\n" not in str(e.value)
+    train(recorded, tmp_path, [SAEConfig("topk", 16, "none", k=2)], TrainConfig(batch_size=512))
+
+
 def test_what_a_kill_left_half_written_goes(recorded: Path, tmp_path: Path) -> None:
     (tmp_path / ".0123.part").write_bytes(b"half a checkpoint")
     train(recorded, tmp_path, [SAEConfig("topk", 16, "none", k=2)], TrainConfig(batch_size=512))

@@ -92,6 +92,11 @@ def test_the_reader_ends_with_the_fit(recorded: Path, tmp_path: Path, monkeypatc
         raise AssertionError("it did not fail")
 
 
+def test_prototypes_that_do_not_fit_into_memory_are_one_line(recorded: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchkitError, match=r"the memory of 'cpu' does not suffice \(.*\): give fewer prototypes"):
+        fit(f"random,k={10**13}", recorded, tmp_path / "s", point="tokens")
+
+
 def test_its_spec_holds_a_fingerprint_of_the_file(recorded: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     fit("random,k=5", recorded, path, point="tokens")

@@ -24,6 +24,7 @@ from benchkit.records import Reason
 from benchkit.store.claims import Held, claim, claimed_by, release
 from benchkit.store.database import Store
 from benchkit.store.ingest import ingest_inbox
+from benchkit.store.locks import lock_file
 
 ATTEMPTS = 2
 """How often a job is started whose process was killed: the killer may have meant another, or memory is free again."""
@@ -37,6 +38,7 @@ def run_here(
     store: Store, jobs: Sequence[list[Planned]], options: JobOptions, held: Held, *, force: bool, progress: Progress
 ) -> list[Outcome]:
     """Claims and runs each group of cells in this process, in order."""
+    _tidy(store)
     outcomes: list[Outcome] = []
     for planned in jobs:
         if mine := _claim(store, planned, held, force):
@@ -59,6 +61,7 @@ def run_workers(
     progress: Progress,
 ) -> list[Outcome]:
     """Runs up to `n` jobs at once, each in a process of its own with its share of the machine, the longest first."""
+    _tidy(store)
     waiting = longest_first(store, jobs)
     if machine.gpus(options.device):
         options = replace(options, device="cuda")
@@ -78,9 +81,12 @@ def run_workers(
                     _take_in(store, progress)
                     looked = time.monotonic()
         finally:
+            interrupted = [worker.folder for worker in pool.workers.running.values()]
             pool.workers.stop()
             _take_in(store, progress)
             release(store, held.owner)
+            for folder in interrupted:
+                shutil.rmtree(folder, ignore_errors=True)
     return pool.outcomes
 
 
@@ -102,7 +108,8 @@ class _Pool:
         mine = _claim(self.store, planned, self.held, self.force)
         if mine:
             job = Job.of(mine, self.options)
-            self._start(job, self.store.side.absolute() / "jobs" / job.name, attempt=1)
+            name = f"{self.held.owner.token}-{job.name}"
+            self._start(job, self.store.side.absolute() / "jobs" / name, attempt=1)
         return bool(mine)
 
     def _start(self, job: Job, folder: Path, attempt: int) -> Worker:
@@ -135,6 +142,15 @@ class _Pool:
         shutil.rmtree(worker.folder, ignore_errors=True)
         self.outcomes += outcomes
         return True
+
+
+def _tidy(store: Store) -> None:
+    """Removes the folders of jobs whose launcher was killed: its lock's file goes when it ends or its claims are given
+    up, and was there before them.
+    """
+    for folder in (store.side / "jobs").glob("*"):
+        if not lock_file(store.side, folder.name.partition("-")[0]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _death(code: int) -> str:

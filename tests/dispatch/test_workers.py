@@ -143,11 +143,15 @@ def test_workers_end_with_their_launcher_and_the_next_run_goes_on(tmp_path: Path
         assert process.returncode == 130
         assert rows(db, "SELECT count(*) FROM claims") == [(0,)]
         assert not any(w.is_running() for w in workers)
+        assert leftovers(db) == []
+    else:
+        assert leftovers(db)
     code, _, err = finished(cli(db, *SWEEP, "--jobs", "2"))
     assert code == 0, err
     assert rows(db, "SELECT count(*), sum(current) FROM runs") == [(6, 6)]
     assert rows(db, "SELECT count(*) FROM claims") == [(0,)]
     until(lambda: not any(w.is_running() for w in workers))
+    assert leftovers(db) == []
 
 
 def test_a_crash_is_kept_with_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -26,7 +26,7 @@ RULE = (
 )
 """A relative form of the rules of Dettmers et al. 2022 (arXiv 2208.07339, section 3: magnitude at least 6, in 25 % of
 layers and 6 % of tokens) and of Sun et al. 2024 (arXiv 2402.17762, section 2: above 100, and 1,000 times the median),
-which are of language models' scales. Untrained ViTs of 32 to 1,024 dimensions stay below 7 on recordings, noise and
+which are of language models' scales. Untrained ViTs of 32 to 512 dimensions stay below 7 on recordings, noise and
 silence at every place."""
 
 Where = Literal["in every token", "at some positions", "in scattered tokens"]

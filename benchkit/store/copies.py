@@ -1,5 +1,6 @@
 """Copies of a registry's files that are checked on the way."""
 
+import errno
 import hashlib
 import os
 import sqlite3
@@ -16,7 +17,9 @@ PAGES = 2000
 
 
 def copy_database(store: Store, target: Path, progress: Progress) -> None:
-    """One state of the registry, that of now, while others go on writing."""
+    """One state of the registry, that of now, while others go on writing. Raises StoreError where it cannot be read,
+    OSError where the copy has no room.
+    """
     source = store.db.connection()
     with errors(store.path), store.db.atomic():
         source.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on the transaction sees one state
@@ -24,6 +27,10 @@ def copy_database(store: Store, target: Path, progress: Progress) -> None:
         try:
             with progress.step(f"copy {store.path.name}", None, "pages") as step:
                 source.backup(made, pages=PAGES, progress=lambda *_: step.advance(PAGES), sleep=0)
+        except sqlite3.OperationalError as e:
+            if "is full" not in str(e):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(target)) from e  # not of the registry's disk
         finally:
             made.close()
 

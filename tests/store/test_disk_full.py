@@ -137,7 +137,7 @@ def test_a_backup_to_a_full_disk_leaves_nothing(disk: Path, tmp_path: Path, add:
                 "UPDATE artifacts SET bytes = 100000, sha256 = ?", (hashlib.sha256(b"x" * 100_000).hexdigest(),)
             )
         fill(disk, leave)
-        with pytest.raises(StoreError, match=f"{FULL}|I/O error"):
+        with pytest.raises(StoreError, match=r"cannot write .*/b\.sqlite.*(No space left|is full)"):
             backup(store, disk / "b.sqlite", Silent())
     assert [p.name for p in disk.iterdir()] == ["filler"]
 

@@ -42,7 +42,9 @@ def of(
 
 
 def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+    """But for the helper that multiprocessing keeps, once another test has used it."""
+    found = psutil.Process().children(recursive=True)
+    return [c for c in found if not any("resource_tracker" in word for word in c.cmdline())]
 
 
 # -------------------------------------------------------------------------------------------------------------- workers

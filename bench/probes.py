@@ -43,10 +43,13 @@ class Cost(NamedTuple):
         return f"{self.wall:.2f} ({self.cpu:.2f}) s"
 
 
+ROUNDS = 3
+
+
 def cost(work: Callable[[], Any]) -> Cost:
-    """The least of three runs (one, where it takes long)."""
+    """The least of some runs (of one, where it takes long)."""
     found: list[Cost] = []
-    while len(found) < 3 and sum(c.wall for c in found) < 30:
+    while len(found) < ROUNDS and sum(c.wall for c in found) < 30:
         start = Cost(time.perf_counter(), time.process_time())
         work()
         found.append(Cost(time.perf_counter() - start.wall, time.process_time() - start.cpu))
@@ -179,7 +182,9 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=21)
     parser.add_argument("--tokens", type=int, default=64, help="of an example, for the probes that take tokens")
     parser.add_argument("--width", type=int, default=64, help="features of a token")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each measurement; the least counts")
     args = parser.parse_args()
+    globals()["ROUNDS"] = args.rounds
     c = args.classes
     problem = Problem("multiclass", c)
     threads = torch.get_num_threads()

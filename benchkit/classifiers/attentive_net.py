@@ -1,6 +1,7 @@
 """The attentive probe as a net (see nets.py). Shapes: G = S x L heads, B examples, T tokens, D features."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,14 +90,14 @@ class AttentiveNet:
         unit_sbtd = F.layer_norm(x, x.shape[-1:])
         gain_sld, shift_sld = w[f"{CROSS}.norm1.weight"], w[f"{CROSS}.norm1.bias"]
         key_slhed, value_slhed = (z.unflatten(2, part) for z in w[f"{CROSS}.kv.weight"].chunk(2, dim=2))
-        q_slad = w["query"] @ w[f"{CROSS}.q.weight"].transpose(2, 3) + w[f"{CROSS}.q.bias"][:, :, None]
-        asked_slhd = (q_slad.unflatten(3, part).transpose(2, 3) @ key_slhed)[:, :, :, 0] * part[1] ** -0.5
+        q_slda = w[f"{CROSS}.q.weight"] @ w["query"].transpose(2, 3) + w[f"{CROSS}.q.bias"][..., None]
+        asked_slhd = (q_slda.unflatten(2, part).transpose(3, 4) @ key_slhed)[:, :, :, 0] * part[1] ** -0.5
         asked_skd = (asked_slhd * gain_sld[:, :, None]).flatten(1, 2)
         weight_skbt = (asked_skd @ unit_sbtd.flatten(1, 2).transpose(1, 2)).unflatten(2, x.shape[1:3]).softmax(dim=3)
         mean_slhbd = (weight_skbt.transpose(1, 2) @ unit_sbtd).transpose(1, 2).unflatten(1, asked_slhd.shape[1:3])
         mean_slhbd = mean_slhbd * gain_sld[:, :, None, None] + shift_sld[:, :, None, None]
-        bias_slhae = w[f"{CROSS}.kv.bias"][:, :, self.dim :].unflatten(2, part)[:, :, :, None]
-        return (mean_slhbd @ value_slhed.transpose(3, 4) + bias_slhae).transpose(2, 3).flatten(3)
+        read_sldb = (value_slhed @ mean_slhbd.transpose(3, 4)).flatten(2, 3)
+        return (read_sldb + w[f"{CROSS}.kv.bias"][:, :, self.dim :, None]).transpose(2, 3)
 
     def _attention(
         self,
@@ -134,7 +135,25 @@ class AttentiveNet:
 
 
 def _linear(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:
-    return torch.baddbmm(w[f"{name}.bias"][:, None], x, w[f"{name}.weight"].transpose(1, 2))
+    made: torch.Tensor = _Linear.apply(w[f"{name}.weight"], w[f"{name}.bias"], x)
+    return made
+
+
+class _Linear(torch.autograd.Function):
+    """x W' + b for each head. Autograd's own gradient of W comes transposed, and turning it round takes as long as
+    everything else where the examples are few and the layer is wide."""
+
+    @staticmethod
+    def forward(ctx: Any, w_ged: torch.Tensor, b_ge: torch.Tensor, x_gnd: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(w_ged, x_gnd)
+        return torch.baddbmm(b_ge[:, None], x_gnd, w_ged.transpose(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (g_gne,) = gradients
+        w_ged, x_gnd = ctx.saved_tensors
+        g_gnd = torch.bmm(g_gne, w_ged) if ctx.needs_input_grad[2] else None
+        return torch.bmm(g_gne.transpose(1, 2), x_gnd), g_gne.sum(dim=1), g_gnd
 
 
 def _norm(w: Weights, name: str, x: torch.Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float64, Int64
 
 from benchkit.classifiers.data import INIT, generator
 from benchkit.classifiers.losses import LossFunction
@@ -35,8 +35,8 @@ SHARED = 5e7
 """Operations of a step of all streams from which on they are worth sharing out: below, Python itself takes longer."""
 
 FUSED = 8192
-"""Numbers of one head's tensor from which on a CPU updates them in one pass over memory, head by head: four times as
-fast as an operation after the other over all heads, but for the calls."""
+"""Numbers of one head's tensor from which on it is large: it is updated on a CPU in one pass over memory, head by head,
+four times as fast as an operation after the other over all heads, but for the calls."""
 
 FAST_PRODUCT = 16**3
 """Multiplications of a product above which `fast_float32` changes it (torch's mkldnn_gemm_min_size)."""
@@ -243,9 +243,7 @@ class _Run:
     def _clip(self, gradients: dict[str, torch.Tensor]) -> None:
         limit = self.streams[0].params.grad_clip
         if limit:
-            # In double precision: the order of a sum, which depends on its neighbours, must not show.
-            squares = [g.flatten(2).double().square().sum(dim=2) for g in gradients.values()]
-            norm_sl = torch.stack(squares).sum(dim=0).sqrt()
+            norm_sl = torch.stack([_square_sum(g) for g in gradients.values()]).sum(dim=0).sqrt()
             factor_sl = (limit / (norm_sl + 1e-6)).clamp(max=1.0).float()
             for g in gradients.values():
                 g *= _spread(factor_sl, g)
@@ -359,6 +357,15 @@ class _Best:
     @property
     def stopped(self) -> bool:
         return all(head.stopped for head in self.heads)
+
+
+def _square_sum(g: torch.Tensor) -> Float64[torch.Tensor, "S L"]:
+    """Of each head's numbers. In double precision: the order of a sum, which depends on its neighbours, must not show.
+    Of a large matrix only what its rows add up to: its copy in double precision would take longer than its products.
+    """
+    if g.ndim > 3 and g[0, 0].numel() >= FUSED:
+        g = torch.linalg.vector_norm(g, dim=-1)
+    return g.flatten(2).double().square().sum(dim=2)
 
 
 def _spread(value_sl: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

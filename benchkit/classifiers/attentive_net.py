@@ -64,8 +64,8 @@ class AttentiveNet:
             x_gnd = x.flatten(1, 2)[:, None].expand(-1, lead[1], -1, -1).flatten(0, 1)
             x = self._blocks(each, x_gnd, n_examples).unflatten(1, (n_examples, -1))
             w = {name: t[:, None] for name, t in each.items()}
-        query_gbd = each["query"].expand(-1, n_examples, -1)
-        pooled_gbd = query_gbd + self._read(w, x).flatten(0, 1)
+        q_slad = _linear(each, f"{CROSS}.q", each["query"]).unflatten(0, w["query"].shape[:2])
+        pooled_gbd = each["query"] + self._read(w, q_slad, x).flatten(0, 1)
         pooled_gbd = pooled_gbd + _mlp(each, CROSS, pooled_gbd)
         return _linear(each, "head", pooled_gbd).transpose(1, 2).unflatten(0, lead)
 
@@ -77,7 +77,9 @@ class AttentiveNet:
             x_gnd = x_gnd + _mlp(w, f"block{i}", x_gnd)
         return x_gnd
 
-    def _read(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L B D"]:
+    def _read(
+        self, w: Weights, q_slad: Float[torch.Tensor, "S L 1 D"], x: Float[torch.Tensor, "S B T D"]
+    ) -> Float[torch.Tensor, "S L B D"]:
         """What the query's attention reads from the tokens, H parts of E features.
 
         There is one query, so that no token's key and value have to be computed. Query and key meet in a product: the
@@ -90,8 +92,7 @@ class AttentiveNet:
         unit_sbtd = F.layer_norm(x, x.shape[-1:])
         gain_sld, shift_sld = w[f"{CROSS}.norm1.weight"], w[f"{CROSS}.norm1.bias"]
         key_slhed, value_slhed = (z.unflatten(2, part) for z in w[f"{CROSS}.kv.weight"].chunk(2, dim=2))
-        q_slda = w[f"{CROSS}.q.weight"] @ w["query"].transpose(2, 3) + w[f"{CROSS}.q.bias"][..., None]
-        asked_slhd = (q_slda.unflatten(2, part).transpose(3, 4) @ key_slhed)[:, :, :, 0] * part[1] ** -0.5
+        asked_slhd = (q_slad.unflatten(3, part).transpose(2, 3) @ key_slhed)[:, :, :, 0] * part[1] ** -0.5
         asked_skd = (asked_slhd * gain_sld[:, :, None]).flatten(1, 2)
         weight_skbt = (asked_skd @ unit_sbtd.flatten(1, 2).transpose(1, 2)).unflatten(2, x.shape[1:3]).softmax(dim=3)
         mean_slhbd = (weight_skbt.transpose(1, 2) @ unit_sbtd).transpose(1, 2).unflatten(1, asked_slhd.shape[1:3])

@@ -264,7 +264,7 @@ def test_heads_trained_together_are_as_they_would_be_alone(probe: TokenProbe, pr
     for (member, subset), fitted in zip(grid, fit_grid(grid, x, y, problem), strict=True):
         alone = member.fit(x[subset.rows], y[subset.rows], problem, seed=subset.seed)
         np.testing.assert_allclose(fitted.scores(x), alone.scores(x), atol=1e-5, rtol=1e-5)
-        assert fitted.record == pytest.approx(alone.record, rel=1e-5)
+        assert fitted.record == pytest.approx(alone.record)
 
 
 @pytest.mark.parametrize("probe", [PROTOTYPICAL, ATTENTIVE, Attentive(AttentiveParams(depth=1, **SMALL))])

@@ -73,7 +73,8 @@ def main() -> None:
             code = app(standalone_mode=False)
         finally:
             sys.stdout.flush()  # here, where a reader that is gone is no error
-        sys.exit(code)
+        if code:
+            sys.exit(code)
     except BenchkitError as e:
         fail(str(e))
     except _USAGE as e:

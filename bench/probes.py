@@ -43,13 +43,10 @@ class Cost(NamedTuple):
         return f"{self.wall:.2f} ({self.cpu:.2f}) s"
 
 
-ROUNDS = 3
-
-
-def cost(work: Callable[[], Any]) -> Cost:
-    """The least of some runs (of one, where it takes long)."""
+def cost(work: Callable[[], Any], rounds: int) -> Cost:
+    """The least of so many runs (of one, where it takes long)."""
     found: list[Cost] = []
-    while len(found) < ROUNDS and sum(c.wall for c in found) < 30:
+    while len(found) < rounds and sum(c.wall for c in found) < 30:
         start = Cost(time.perf_counter(), time.process_time())
         work()
         found.append(Cost(time.perf_counter() - start.wall, time.process_time() - start.cpu))
@@ -77,12 +74,12 @@ def rows(labels: np.ndarray, shots: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate([rng.permutation(np.flatnonzero(labels == c))[:shots] for c in classes]))
 
 
-def at_best(work: Callable[[], Any]) -> Cost:
+def at_best(work: Callable[[], Any], rounds: int) -> Cost:
     """With all threads or with one, whichever is less."""
     threads = torch.get_num_threads()
-    found = [cost(work)]
+    found = [cost(work, rounds)]
     torch.set_num_threads(1)
-    found.append(cost(work))
+    found.append(cost(work, rounds))
     torch.set_num_threads(threads)
     return least(found)
 
@@ -182,9 +179,8 @@ def main() -> None:
     parser.add_argument("--classes", type=int, default=21)
     parser.add_argument("--tokens", type=int, default=64, help="of an example, for the probes that take tokens")
     parser.add_argument("--width", type=int, default=64, help="features of a token")
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of each measurement; the least counts")
+    parser.add_argument("--rounds", type=int, default=3, help="of each measurement; the least counts")
     args = parser.parse_args()
-    globals()["ROUNDS"] = args.rounds
     c = args.classes
     problem = Problem("multiclass", c)
     threads = torch.get_num_threads()
@@ -205,9 +201,9 @@ def main() -> None:
         probe, grid = case.probe, grid_of(case.probe, y)
         alone = [(probe, Subset(np.arange(case.n), 0))]
         middle = [member for member in grid if member[0].params.lr == probe.params.lr]
-        plain = at_best(lambda case=case, x=x, y=y: today(case.today(), x, y, case.probe.params))
+        plain = at_best(lambda case=case, x=x, y=y: today(case.today(), x, y, case.probe.params), args.rounds)
         one, twelve, sixty = (
-            cost(lambda g=g, x=x, y=y: list(fit_grid(g, x, y, problem))) for g in (alone, middle, grid)
+            cost(lambda g=g, x=x, y=y: list(fit_grid(g, x, y, problem)), args.rounds) for g in (alone, middle, grid)
         )
         steps = Stream(Split(alone[0][1].rows, np.arange(0)), 0, (probe.params,)).steps
         limit = operations(grid, case, c) / operations(alone, case, c)

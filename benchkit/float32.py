@@ -34,8 +34,8 @@ def whole_float32() -> None:
 def fast_float32(device: str) -> Iterator[None]:
     """Inside it, torch's float32 matrix products on a CPU go to oneDNN instead of MKL, where that is no less exact.
 
-    MKL computes them with AVX-512 on Intel's processors alone, oneDNN on every one that has it: more than twice as
-    fast on AMD's. torch hands them to oneDNN only where it may round their factors to bfloat16 ("medium"); oneDNN has
+    On an AMD processor with AVX-512 oneDNN's are twice as fast as MKL's (bench/float32.py); on Intel's MKL uses AVX-512
+    itself. torch hands them to oneDNN only where it may round their factors to bfloat16 ("medium"); oneDNN has
     such kernels for processors with AMX, and for others it takes those of float32. That this is so is tried here, once
     a process (`_exact`); where it is not, or somebody has already chosen a precision, everything stays as it is.
     """
@@ -61,7 +61,7 @@ def fast_float32(device: str) -> Iterator[None]:
 
 @cache
 def _has_idle_avx512(torch: Any) -> bool:
-    """Whether this is a processor with AVX-512 that MKL does not use, and without AMX."""
+    """Whether this is an AMD processor with AVX-512 and without AMX."""
     try:
         has = torch.cpu.get_capabilities()
         return has["cpu_name"].startswith("AMD") and has["avx512_dq"] and not has["amx_tile"]

@@ -35,8 +35,8 @@ SHARED = 5e7
 """Operations of a step of all streams from which on they are worth sharing out: below, Python itself takes longer."""
 
 FUSED = 8192
-"""Numbers of one head's tensor from which on it is large: it is updated on a CPU in one pass over memory, head by head,
-four times as fast as an operation after the other over all heads, but for the calls."""
+"""Numbers of one head's tensor from which on it is large: a CPU updates it in one pass over memory, head by head, and
+not by one operation after the other over all heads, each a pass of its own."""
 
 FAST_PRODUCT = 16**3
 """Multiplications of a product above which `fast_float32` changes it (torch's mkldnn_gemm_min_size)."""
@@ -254,16 +254,7 @@ class _Run:
         w, m, v = self.w[name], self.m[name], self.v[name]
         lr_sl = self.peak[name] * rate_s1
         if w.device.type == "cpu" and w[0, 0].numel() >= FUSED:
-            g = g.contiguous()  # it takes every tensor's numbers as they lie, whatever the strides
-            step_number = torch.tensor(float(t))
-            rates, decays = lr_sl.tolist(), self.decay[name].tolist()
-            for s, of_stream in enumerate(rates):
-                for h, lr in enumerate(of_stream):
-                    torch._fused_adamw_(
-                        [w[s, h]], [g[s, h]], [m[s, h]], [v[s, h]], [], [step_number],
-                        lr=lr, beta1=p.beta1, beta2=p.beta2, weight_decay=decays[s][h], eps=p.eps,
-                        amsgrad=False, maximize=False,
-                    )  # fmt: skip
+            self._adamw_each(name, g, lr_sl, t)
             return
         correction = (1 - p.beta2**t) ** 0.5
         m.lerp_(g, 1 - p.beta1)
@@ -273,6 +264,20 @@ class _Run:
         torch.div(m, step, out=step)
         w.mul_(_spread(1 - lr_sl * self.decay[name], w))
         w.addcmul_(step, _spread(lr_sl, w), value=-correction / (1 - p.beta1**t))
+
+    def _adamw_each(self, name: str, g: torch.Tensor, lr_sl: torch.Tensor, t: int) -> None:
+        """The same for a large tensor: torch's own kernel, head by head."""
+        p = self.streams[0].params
+        g = g.contiguous()  # the kernel takes every tensor's numbers as they lie, whatever the strides
+        w, m, v, step = self.w[name], self.m[name], self.v[name], torch.tensor(float(t))
+        decays = self.decay[name].tolist()
+        for s, rates in enumerate(lr_sl.tolist()):
+            for h, lr in enumerate(rates):
+                torch._fused_adamw_(
+                    [w[s, h]], [g[s, h]], [m[s, h]], [v[s, h]], [], [step],
+                    lr=lr, beta1=p.beta1, beta2=p.beta2, weight_decay=decays[s][h], eps=p.eps,
+                    amsgrad=False, maximize=False,
+                )  # fmt: skip
 
     def _validate(self) -> None:
         with torch.no_grad():

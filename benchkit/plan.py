@@ -123,7 +123,7 @@ def make_plan(
         tasks = [resolver("task", t) for t in grid.task]
         models = [resolver("model", m) for m in grid.model]
         classifiers = [resolver("classifier", c) for c in grid.classifier]
-        modality = {t: _modality(task) for t, task in tasks}
+        modality = {t: modality_of(task) for t, task in tasks}
         for (t, task), (m, model), (c, classifier) in itertools.product(tasks, models, classifiers):
             _check_fit(task, modality[t], model, classifier)
             for n, s in itertools.product(grid.n_train, grid.seed):
@@ -214,7 +214,7 @@ class _Resolver:
             return resolve("scorer", text, self.catalog)
 
 
-def _modality(task: Spec) -> Modality:
+def modality_of(task: Spec) -> Modality:
     """Of the class, or where the files decide, of the task itself. Raises DataError for files that do not say."""
     found: Modality | property = task.cls.modality
     if isinstance(found, property):

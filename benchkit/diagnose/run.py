@@ -17,6 +17,7 @@ from benchkit.diagnose.verdict import Finding, Other, findings, remedy
 from benchkit.diagnose.weights import Layer
 from benchkit.errors import BenchkitError
 from benchkit.interfaces import Backbone, Task
+from benchkit.plan import modality_of
 from benchkit.progress import Progress
 from benchkit.spec import Spec
 
@@ -175,9 +176,10 @@ def _stream_dims(judged: Sequence[Judged]) -> tuple[int, ...]:
 
 def check_media(model: Spec, task: Spec) -> None:
     """Raises BenchkitError where the backbone does not take what the task gives."""
-    if task.cls.modality not in model.cls.modalities:
+    modality = modality_of(task)
+    if modality not in model.cls.modalities:
         takes = " or ".join(model.cls.modalities)
-        raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {task.cls.modality}")
+        raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {modality}")
 
 
 def _wanted(model: Spec, backbone: Backbone, pooled_only: bool) -> list[Place]:

@@ -29,7 +29,8 @@ def html(looked: Looked, against: Looked | None, made_at: str) -> str:
         body += ["<h2>What helps</h2>", _effects(looked)]
     if against is not None:
         body += [f"<h2>Against {escape(against.model)} on {escape(against.inputs)}</h2>",
-                 f'<p class="soft">{_subtitle(against)}</p>', _verdict(against)]  # fmt: skip
+                 f'<p class="soft">{_subtitle(against)}</p>', _verdict(against),
+                 *(f"<p>{escape(n)}.</p>" for n in against.notes)]  # fmt: skip
     if chart := figures.ratios(looked, against):
         body += ["<h2>Through the layers</h2>",
                  "<p>Each dimension's size is its root mean square over examples, where it is largest among the token "

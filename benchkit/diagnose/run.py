@@ -93,7 +93,8 @@ def diagnose(
     layers = () if pooled_only else tuple(weights.examine(backbone.anatomy(), depth, progress))
     judged = look(backbone, wanted, main, layers, progress)
     others = []
-    for inputs in _others(built, also, model, backbone, examples, progress):
+    compared = _others(built, also, model, backbone, examples, progress)
+    for inputs in compared:
         there = look(backbone, wanted, inputs, layers, progress)
         others.append(Other(inputs.name, _stream_dims(there)))
     notes = []
@@ -101,8 +102,7 @@ def diagnose(
         notes.append("this backbone does not show its weights (anatomy), so only its activations were looked at")
     if pooled_only:
         notes.append("only the pooled features were looked at: where in the model something goes wrong is not told")
-    if main.n_skipped:
-        notes.append(f"{main.n_skipped} examples that do not decode were left out")
+    notes += [inputs.left_out for inputs in (main, *compared) if inputs.left_out]
     if not main.differ and len(main.values) > 1:
         notes.append("all examples are the same, so whether features differ between examples is not told")
     return conclude(

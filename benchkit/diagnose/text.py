@@ -20,7 +20,7 @@ def summary(looked: Looked, against: Looked | None, screen: Screen, every_point:
     lines = [screen.bold(f"{looked.model} on {looked.inputs}: {looked.n_examples} examples, {tokens} tokens, {dim} "
                          "dimensions"), ""]  # fmt: skip
     lines += _verdict(looked, screen)
-    lines += [f"  note: {note}" for note in looked.notes]
+    lines += _notes(looked)
     if looked.effects:
         lines += ["", "what helps", effects_table(looked, screen)]
     lines += ["", "largest dimension over the median dimension, * where it is an outlier", _blocks(looked, screen)]
@@ -31,8 +31,13 @@ def summary(looked: Looked, against: Looked | None, screen: Screen, every_point:
         lines += [f"  and {len(found) - SHOWN} more: see the page"] if len(found) > SHOWN else []
     if against is not None:
         lines += ["", screen.bold(f"against {against.model} on {against.inputs}"), "", *_verdict(against, screen)]
+        lines += _notes(against)
         lines += ["", _blocks(against, screen)]
     return "\n".join(lines)
+
+
+def _notes(looked: Looked) -> list[str]:
+    return [f"  note: {note}" for note in looked.notes]
 
 
 def _verdict(looked: Looked, screen: Screen) -> list[str]:

@@ -46,3 +46,32 @@ def test_a_task_whose_files_say_what_they_are_is_shown_to_what_takes_them(comman
     assert "traits/train: 4 examples" in done.stdout
     other = command("--model", "logmel")
     assert other.stderr == "error: model 'logmel' takes audio, and task 'traits' gives image\n"
+
+
+def damage(folder: Path, *numbers: int) -> None:
+    for i in numbers:
+        path = folder / f"{i:02}.png"
+        path.write_bytes(path.read_bytes()[:60])
+
+
+def test_examples_that_do_not_decode_are_left_out_in_one_line_the_first_image_too(
+    command: Callable[..., Ran], images: Path
+) -> None:
+    damage(images, 0, 1, 5)
+    done = command("--model", "random-vit,depth=1", "--against", "random-vit,depth=2")
+    assert done.returncode == 0, done.stderr
+    assert "traits/train: 9 examples" in done.stdout
+    lines = [line.strip() for line in done.stdout.splitlines() if "decode" in line]
+    assert lines == 2 * [
+        "note: 3 of 12 examples of traits/train do not decode and are left out, as '00.png': "
+        f"'{images / '00.png'}' does not decode as an image: image file is truncated"
+    ]
+    assert "decode" not in done.stderr
+
+
+def test_where_nothing_decodes_that_is_an_error_of_one_line(command: Callable[..., Ran], images: Path) -> None:
+    damage(images, *range(N))
+    done = command("--model", "random-vit,depth=1")
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("error: none of 12 examples of traits/train decodes: '00.png': ")

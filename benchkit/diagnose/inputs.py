@@ -36,7 +36,9 @@ class Inputs:
             return ""
         (name, why), n = next(iter(self.skipped.items())), len(self.skipped)
         of = f"{n} of {n + len(self.values)} examples of {self.name}"
-        return f"{of} {'does' if n == 1 else 'do'} not decode and {'is' if n == 1 else 'are'} left out, as '{name}': {why}"
+        return (
+            f"{of} {'does' if n == 1 else 'do'} not decode and {'is' if n == 1 else 'are'} left out, as '{name}': {why}"
+        )
 
 
 def of_task(task: Task, name: str, backbone: Backbone, n: int, progress: Progress) -> Inputs:

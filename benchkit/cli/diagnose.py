@@ -18,7 +18,9 @@ def diagnose(
     against_task: Annotated[
         str | None, typer.Option(help="A task for that backbone; without --against, further inputs for this one.")
     ] = None,
-    examples: Annotated[int, typer.Option(min=2, help="How many examples are looked at.")] = 64,
+    examples: Annotated[
+        int, typer.Option(min=2, help="How many examples are looked at (all, where there are fewer).")
+    ] = 64,
     pooled: Annotated[bool, typer.Option("--pooled", help="The pooled features alone, of any backbone.")] = False,
     page: Annotated[
         Path | None, typer.Option(help="Where the HTML page goes (default: the folder beside the registry).")

@@ -120,7 +120,7 @@ def _from_stream(dim: int, at: list[int], judged: Sequence[Judged], layers: Sequ
 def _size(at: Judged, dim: int, anchor: Judged, where: Outlier) -> float:
     """How large the dimension is here, over the tokens where it is an outlier at the anchor."""
     if where.where == "in scattered tokens" or at.stats.tokens != anchor.stats.tokens:
-        return float(at.stats.peak_ed[:, dim].max())
+        return float(at.stats.peak_d[dim])
     column = at.stats.position_rms_td[positions_of(anchor.stats, dim), dim].astype(np.float64)
     return float(np.sqrt((column**2).mean()))
 

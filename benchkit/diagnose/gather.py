@@ -1,12 +1,13 @@
 """Statistics of every place inside a backbone, gathered from batches as they go past: no activations are stored."""
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Bool, Float, Float32, Float64
 
-from benchkit.diagnose.inputs import Inputs
+from benchkit.diagnose.inputs import MOST_KEPT, Inputs
 from benchkit.diagnose.places import POOLED, Place
 from benchkit.interfaces import Backbone
 from benchkit.progress import Progress
@@ -22,15 +23,17 @@ MOST_SAMPLED = 2048
 
 @dataclass(frozen=True)
 class Stats:
-    """What one place looks like; E examples of T tokens, D dimensions. What is not finite is counted and left out.
+    """What one place looks like; examples of T tokens, D dimensions, E of them kept. What is not finite is counted and
+    left out.
 
     low_d, high_d: smallest and largest value. position_rms_td: root mean square over examples. peak_ed: largest
-    magnitude over the tokens of an example, relative to its token (`_peaks`). std, kurtosis: of all values together,
-    kurtosis 0 for a Gaussian. sample_nd: token vectors, the first token of every example always among them. pooled_ed:
-    mean over tokens.
+    magnitude over the tokens of a kept example, relative to its token (`_peaks`); peak_d: of all examples. std,
+    kurtosis: of all values together, kurtosis 0 for a Gaussian. sample_nd: token vectors, the first token of every kept
+    example always among them. pooled_ed: of those, the mean over tokens.
     """
 
     place: Place
+    n_examples: int
     n: int
     n_nan: int
     n_infinite: int
@@ -42,6 +45,7 @@ class Stats:
     low_d: Float64[np.ndarray, " D"]
     high_d: Float64[np.ndarray, " D"]
     position_rms_td: Float32[np.ndarray, "T D"]
+    peak_d: Float32[np.ndarray, " D"]
     peak_ed: Float32[np.ndarray, "E D"]
     sample_nd: Float32[np.ndarray, "n D"]
     pooled_ed: Float32[np.ndarray, "E D"]
@@ -99,23 +103,25 @@ class Stats:
 
 
 class _Sums:
-    """Of one place, while batches go past."""
+    """Of one place, while batches go past. n_kept: examples that will be, about."""
 
-    def __init__(self, place: Place, n_examples: int, tokens: int, dim: int, sampled: int) -> None:
+    def __init__(self, place: Place, n_kept: int, tokens: int, dim: int, sampled: int) -> None:
         self.place = place
-        self.n = self.n_nan = self.n_infinite = 0
+        self.n_examples = self.n = self.n_nan = self.n_infinite = 0
         self.powers = np.zeros(4)
         self.sum_d, self.squares_d = np.zeros(dim), np.zeros(dim)
         self.low_d, self.high_d = np.full(dim, np.inf), np.full(dim, -np.inf)
         self.squares_td = np.zeros((tokens, dim), np.float32)
+        self.peak_d = np.zeros(dim, np.float32)
         self.peaks: list[np.ndarray] = []
         self.pooled: list[np.ndarray] = []
         self.samples: list[np.ndarray] = []
-        self.per_example = max(1, min(tokens, sampled // n_examples))
+        self.per_example = max(1, min(tokens, sampled // n_kept))
         self.rng = np.random.default_rng(0)
 
-    def add(self, x_btd: Float[np.ndarray, "B T D"]) -> None:
+    def add(self, x_btd: Float[np.ndarray, "B T D"], kept: Bool[np.ndarray, " B"]) -> None:
         b, t, _ = x_btd.shape
+        self.n_examples += b
         x = x_btd.astype(np.float64)
         finite = np.isfinite(x)
         if not finite.all():
@@ -130,24 +136,29 @@ class _Sums:
         self.low_d = np.minimum(self.low_d, x.min((0, 1)))
         self.high_d = np.maximum(self.high_d, x.max((0, 1)))
         self.squares_td = np.minimum(self.squares_td + squares.sum(0), LARGEST).astype(np.float32)
-        self.peaks.append(_peaks(x, squares).astype(np.float32))
+        peaks = _peaks(x, squares).astype(np.float32)
+        self.peak_d = np.maximum(self.peak_d, peaks.max(0))
+        if not kept.any():
+            return
+        x = x[kept]
+        self.peaks.append(peaks[kept])
         self.pooled.append(x.mean(1).astype(np.float32))
         rows = np.stack([np.concatenate([[0], 1 + self.rng.permutation(t - 1)[: self.per_example - 1]])
-                         for _ in range(b)])  # fmt: skip
+                         for _ in range(len(x))])  # fmt: skip
         self.samples.append(np.take_along_axis(x, rows[:, :, None], 1).reshape(-1, x.shape[2]).astype(np.float32))
 
-    def stats(self, n_examples: int) -> Stats:
+    def stats(self) -> Stats:
         n = max(1, self.n)
         m1, m2, m3, m4 = self.powers / n
         variance = max(0.0, m2 - m1**2)
         fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
         rows = max(1, n // len(self.sum_d))
         return Stats(
-            self.place, self.n, self.n_nan, self.n_infinite, float(m1), float(np.sqrt(variance)),
+            self.place, self.n_examples, self.n, self.n_nan, self.n_infinite, float(m1), float(np.sqrt(variance)),
             float(fourth / variance**2 - 3) if variance > 1e-12 * m2 else 0.0,
             self.sum_d / rows, np.sqrt(self.squares_d / rows), self.low_d, self.high_d,
-            np.sqrt(self.squares_td / n_examples), np.concatenate(self.peaks), np.concatenate(self.samples),
-            np.concatenate(self.pooled),
+            np.sqrt(self.squares_td / self.n_examples), self.peak_d,
+            *map(np.concatenate, (self.peaks, self.samples, self.pooled)),
         )  # fmt: skip
 
 
@@ -168,25 +179,30 @@ def _peaks(
 def gather(backbone: Backbone, wanted: Sequence[Place], inputs: Inputs, progress: Progress) -> list[Stats]:
     """Statistics of each place on these inputs, pooled features among them where they are wanted.
 
-    backbone: set up. Batches are as large as 256 MB of activations allow.
+    backbone: set up. Batches are as large as 256 MB of activations allow. Raises DataError where no example decodes.
     """
     points = [p.point for p in wanted if p.kind != POOLED]
-    n, at, size = len(inputs.values), 0, 1
+    n_kept, size = min(inputs.n, MOST_KEPT), 1
     sums: dict[str, _Sums] = {}
-    with progress.step(f"look at {inputs.name}", n, "examples") as step:
-        while at < n:
-            batch = inputs.values[at : at + size]
-            shown = dict(backbone.activations(batch, points)) if points else {}
-            if len(points) < len(wanted):
-                shown[POOLED] = backbone.encode(batch).pooled[:, None]
-            if not sums:
-                sampled = SAMPLE_BYTES // max(1, sum(4 * x.shape[2] for x in shown.values()))
-                for place in wanted:
-                    _, t, d = shown[place.point].shape
-                    sums[place.point] = _Sums(place, n, t, d, min(MOST_SAMPLED, max(n, sampled)))
-                size = int(np.clip(BATCH_BYTES // max(1, sum(x.nbytes for x in shown.values())), 1, 32))
-            for point, x in shown.items():
-                sums[point].add(x)
-            step.advance(len(batch))
-            at += len(batch)
-    return [sums[place.point].stats(n) for place in wanted]
+    with (
+        progress.step(f"look at {inputs.name}", inputs.n, "examples") as step,
+        closing(inputs.batches()) as batches,
+    ):
+        for values, kept in batches:
+            at = 0
+            while at < len(values):
+                part = slice(at, at + size)
+                seen = dict(backbone.activations(values[part], points)) if points else {}
+                if len(points) < len(wanted):
+                    seen[POOLED] = backbone.encode(values[part]).pooled[:, None]
+                if not sums:
+                    sampled = SAMPLE_BYTES // max(1, sum(4 * x.shape[2] for x in seen.values()))
+                    for place in wanted:
+                        _, t, d = seen[place.point].shape
+                        sums[place.point] = _Sums(place, n_kept, t, d, min(MOST_SAMPLED, max(n_kept, sampled)))
+                    size = int(np.clip(BATCH_BYTES // max(1, sum(x.nbytes for x in seen.values())), 1, 32))
+                for point, x in seen.items():
+                    sums[point].add(x, kept[part])
+                at = min(part.stop, len(values))
+            step.advance(len(values))
+    return [sums[place.point].stats() for place in wanted]

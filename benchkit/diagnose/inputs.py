@@ -1,71 +1,102 @@
 """What the backbone is shown: a task's training examples, or noise of the same kind."""
 
-from collections.abc import Mapping
+from collections.abc import Generator, Iterable
+from contextlib import closing
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from benchkit.errors import BenchkitError, DataError, MediaError
+from benchkit.fingerprint import cache_dir
 from benchkit.interfaces import Backbone, Image, Task
-from benchkit.progress import Progress
+from benchkit.progress import Silent
 
 NOISE = 2
 """Examples of noise: enough to see which dimensions are large whatever comes in."""
+MOST_KEPT = 512
+"""Examples of which more is kept than sums, for they are kept at every place: of a ViT-B 0.2 MB each time."""
 
 
-@dataclass(frozen=True)
+class Shown(NamedTuple):
+    """Some preprocessed examples. kept: which of them are among the MOST_KEPT."""
+
+    values: Shaped[np.ndarray, "B ..."]
+    kept: Bool[np.ndarray, " B"]
+
+
+@dataclass
 class Inputs:
-    """Preprocessed examples. labels: their rows of the task's labels; None for noise. skipped: why others do not
-    decode, by id."""
+    """Preprocessed examples that go past once, however many they are. n: of them, those that do not decode included.
+
+    Filled as they go past: skipped: why examples do not decode, by id. labels: those of the kept examples; None for
+    noise. differ: whether not all are the same.
+    """
 
     name: str
-    values: Shaped[np.ndarray, "B ..."]
-    labels: np.ndarray | None
-    skipped: Mapping[str, str] = field(default_factory=dict)
+    n: int
+    source: Iterable[Shown]
+    skipped: dict[str, str] = field(default_factory=dict)
+    labels: np.ndarray | None = None
+    differ: bool = False
 
-    @property
-    def differ(self) -> bool:
-        """Whether not all are the same."""
-        return bool((self.values != self.values[:1]).any())
+    @staticmethod
+    def of(name: str, values: Shaped[np.ndarray, "N ..."]) -> "Inputs":
+        """Examples that are there."""
+        return Inputs(name, len(values), [Shown(values, np.arange(len(values)) < MOST_KEPT)])
 
-    @property
-    def left_out(self) -> str:
-        """Those that do not decode, in a line; nothing where all do."""
-        if not self.skipped:
-            return ""
-        (name, why), n = next(iter(self.skipped.items())), len(self.skipped)
-        of = f"{n} of {n + len(self.values)} examples of {self.name}"
-        return (
-            f"{of} {'does' if n == 1 else 'do'} not decode and {'is' if n == 1 else 'are'} left out, as '{name}': {why}"
-        )
+    def batches(self) -> Generator[Shown, None, None]:
+        first: np.ndarray | None = None
+        for shown in self.source:
+            if first is None:
+                first = shown.values[:1].copy()
+            self.differ = self.differ or bool((shown.values != first).any())
+            yield shown
+
+    def notes(self, asked: int) -> list[str]:
+        """What there is to say of the number of examples, a line each. asked: as many were wanted."""
+        notes = []
+        if asked > self.n:
+            notes.append(f"{self.name} has {self.n:,} examples to train on, fewer than --examples {asked:,}: "
+                         "all of them were taken")  # fmt: skip
+        if self.skipped:
+            (name, why), n = next(iter(self.skipped.items())), len(self.skipped)
+            do, are = ("does", "is") if n == 1 else ("do", "are")
+            notes.append(f"{n:,} of {self.n:,} examples of {self.name} {do} not decode and {are} left out, as "
+                         f"'{name}': {why}")  # fmt: skip
+        return notes
 
 
-def of_task(task: Task, name: str, backbone: Backbone, n: int, progress: Progress) -> Inputs:
+def of_task(task: Task, name: str, backbone: Backbone, n: int, device: str) -> Inputs:
     """`n` examples of the first fold's training split (all, where it has fewer), drawn with a fixed seed.
 
-    Examples that do not decode are left out. Raises DataError where none does.
+    backbone: set up on the device. Examples that do not decode are left out; DataError is raised where none does.
     """
-    from benchkit.features.worker import prepare
+    from benchkit.features.pipeline import Options, Run
 
     fold = task.folds()[0]
-    split, rows = fold.train_split, np.sort(np.random.default_rng(0).permutation(fold.train)[:n])
-    arrays, kept = [], []
-    skipped: dict[str, str] = {}
-    with progress.step(f"read {name}/{split}", len(rows), "examples") as step:
-        for example in task.examples(split, rows.tolist()):
-            try:
-                array, _ = prepare(backbone, example.id, example.media)
-            except MediaError as e:
-                skipped[example.id] = str(e)
-            else:
-                arrays.append(array)
-                kept.append(example.index)
-            step.advance()
-    if not arrays:
-        first = next((f": '{name}': {why}" for name, why in skipped.items()), "")
-        raise DataError(f"none of {len(rows)} examples of {name}/{split} decodes{first}")
-    return Inputs(f"{name}/{split}", np.stack(arrays), np.asarray(task.labels(split))[kept], skipped)
+    split, drawn = fold.train_split, np.random.default_rng(0).permutation(fold.train)[:n]
+    options = Options(cache_dir() / "features", device, skip_bad=len(drawn))
+
+    def source() -> Generator[Shown, None, None]:
+        kept: list[np.ndarray] = []
+        run = Run(task, backbone, split, options, Silent(), name)
+        with closing(run.batches(np.sort(drawn))) as batches:
+            for batch in batches:
+                inputs.skipped |= {one.id: one.error or "" for one in batch.bad}
+                if batch.array is not None:
+                    among = np.isin(batch.rows, drawn[:MOST_KEPT])
+                    among[0] |= not kept  # so that one is, even where none of those decodes
+                    kept.append(batch.rows[among])
+                    yield Shown(batch.array, among)
+        if len(inputs.skipped) == len(drawn):
+            first = next((f": '{name}': {why}" for name, why in inputs.skipped.items()), "")
+            raise DataError(f"none of {len(drawn):,} examples of {inputs.name} decodes{first}")
+        inputs.labels = np.asarray(task.labels(split))[np.concatenate(kept)]
+
+    inputs = Inputs(f"{name}/{split}", len(drawn), source())
+    return inputs
 
 
 def noise(task: Task, backbone: Backbone) -> Inputs:
@@ -79,7 +110,7 @@ def noise(task: Task, backbone: Backbone) -> Inputs:
         raws = [rng.normal(0, 0.1, 5 * backbone.sample_rate).astype(np.float32) for _ in range(NOISE)]
     else:
         raws = [rng.integers(0, 256, _first_shape(task), dtype=np.uint8) for _ in range(NOISE)]
-    return Inputs("white noise", np.stack([backbone.preprocess(raw) for raw in raws]), None)
+    return Inputs.of("white noise", np.stack([backbone.preprocess(raw) for raw in raws]))
 
 
 def _first_shape(task: Task) -> tuple[int, ...]:

@@ -113,11 +113,11 @@ def find_outliers(stats: Stats, norm_weight: float | None = None) -> tuple[Outli
         return ()
     by_position = stats.ratio_td.max(axis=0)
     by_token = np.quantile(stats.peak_ed, 1 - QUARTER, axis=0, method="lower") / usual
-    single = stats.peak_ed.max(axis=0) / usual
+    single = stats.peak_d / usual
     behind_norm = stats.place.kind == "norm" or norm_weight is not None
     floor = NORM_FLOOR * (norm_weight if norm_weight is not None else 1.0) if behind_norm else 0.0
     found = (by_position >= RATIO) | (by_token >= TOKEN_RATIO) | (single >= SINGLE_RATIO)
-    found &= stats.peak_ed.max(axis=0) >= floor
+    found &= stats.peak_d >= floor
     made = [describe(stats, int(d), bool(by_position[d] >= RATIO)) for d in np.flatnonzero(found)]
     return tuple(sorted(made, key=lambda o: -o.ratio))
 
@@ -138,7 +138,7 @@ def describe(stats: Stats, dim: int, by_position: bool = True) -> Outlier:
     squares, variance = stats.rms_d**2, np.maximum(stats.rms_d**2 - stats.mean_d**2, 0)
     shares = float(squares[dim] / squares.sum()), float(variance[dim] / variance.sum()) if variance.sum() else 0.0
     if not by_position:
-        size = float(stats.peak_ed[:, dim].max())
+        size = float(stats.peak_d[dim])
         return Outlier(dim, sign * size, size / usual, "in scattered tokens", 0, 0, *shares)
     at = positions_of(stats, dim)
     size = float(np.sqrt((stats.position_rms_td[at, dim].astype(np.float64) ** 2).mean()))

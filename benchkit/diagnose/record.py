@@ -55,7 +55,7 @@ def point_rows(j: Judged) -> list[tuple[str, str, float | None]]:
     """(point, name of the statistic, value)."""
     s = j.stats
     values = {
-        "healthy": float(j.healthy), "examples": float(len(s.peak_ed)), "tokens": float(s.tokens), "dim": float(s.dim),
+        "healthy": float(j.healthy), "examples": float(s.n_examples), "tokens": float(s.tokens), "dim": float(s.dim),
         "mean": s.mean, "std": s.std, "usual_size": s.scale, "kurtosis": s.kurtosis,
         "gaussian_distance": s.gaussian_distance(), "nan": float(s.n_nan), "infinite": float(s.n_infinite),
         "constant": float(len(j.constant)), "zero": float(len(j.zero)), "outliers": float(len(j.outliers)),

@@ -1,6 +1,6 @@
 """The whole diagnosis: inputs, activations, weights, verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -8,7 +8,7 @@ import numpy as np
 from benchkit.diagnose import inputs as shown
 from benchkit.diagnose import remedies, weights
 from benchkit.diagnose.attribution import Origin, attribute
-from benchkit.diagnose.gather import gather
+from benchkit.diagnose.gather import Stats, gather
 from benchkit.diagnose.inputs import Inputs
 from benchkit.diagnose.judge import Judged, judge
 from benchkit.diagnose.places import POOLED, Place, places
@@ -88,26 +88,26 @@ def diagnose(
     check_media(model, task)
     fingerprint = set_up(backbone, device)
     wanted = _wanted(model, backbone, pooled_only)
-    main = shown.of_task(built, task.name, backbone, examples, progress)
+    main = shown.of_task(built, task.name, backbone, examples, device)
+    seen = gather(backbone, wanted, main, progress)
     depth = 1 + max((p.block for p in wanted if p.block is not None), default=-1)
     layers = () if pooled_only else tuple(weights.examine(backbone.anatomy(), depth, progress))
-    judged = look(backbone, wanted, main, layers, progress)
-    others = []
-    compared = _others(built, also, model, backbone, examples, progress)
-    for inputs in compared:
+    judged = judge_all(seen, layers, main.differ)
+    others, notes = [], main.notes(examples)
+    for inputs, asked in _others(built, also, model, backbone, examples, device):
         there = look(backbone, wanted, inputs, layers, progress)
         others.append(Other(inputs.name, _stream_dims(there)))
-    notes = []
+        notes += inputs.notes(asked)
     if not layers and not pooled_only:
         notes.append("this backbone does not show its weights (anatomy), so only its activations were looked at")
     if pooled_only:
         notes.append("only the pooled features were looked at: where in the model something goes wrong is not told")
-    notes += [inputs.left_out for inputs in (main, *compared) if inputs.left_out]
-    if not main.differ and len(main.values) > 1:
+    n_shown = seen[0].n_examples
+    if not main.differ and n_shown > 1:
         notes.append("all examples are the same, so whether features differ between examples is not told")
     return conclude(
         Looked(
-            model.canonical, task.canonical, fingerprint, built.fingerprint(), main.name, len(main.values),
+            model.canonical, task.canonical, fingerprint, built.fingerprint(), main.name, n_shown,
             tuple(judged), layers, (), (), tuple(others), notes=tuple(notes),
         ),
         main.labels,
@@ -144,13 +144,18 @@ def look(
     backbone: Backbone, wanted: Sequence[Place], inputs: Inputs, layers: Sequence[Layer], progress: Progress
 ) -> list[Judged]:
     """Every place on these inputs."""
+    seen = gather(backbone, wanted, inputs, progress)
+    return judge_all(seen, layers, inputs.differ)
+
+
+def judge_all(seen: Sequence[Stats], layers: Sequence[Layer], differ: bool) -> list[Judged]:
+    """The places in the order of computation. differ: whether the inputs do."""
     medians = {}
     for layer in layers:
         if layer.weight_d is not None:
             point = POOLED if layer.role == "pool_norm" else _point_of(layer)
             medians[point] = float(np.median(np.abs(layer.weight_d)))
-    differ = inputs.differ
-    judged = [judge(s, medians.get(s.place.point), differ) for s in gather(backbone, wanted, inputs, progress)]
+    judged = [judge(s, medians.get(s.place.point), differ) for s in seen]
     return [_excused(j, judged[:i]) for i, j in enumerate(judged)]
 
 
@@ -195,13 +200,13 @@ def _wanted(model: Spec, backbone: Backbone, pooled_only: bool) -> list[Place]:
 
 
 def _others(
-    task: Task, also: Sequence[Spec], model: Spec, backbone: Backbone, n: int, progress: Progress
-) -> list[Inputs]:
-    found = [shown.noise(task, backbone)]
+    task: Task, also: Sequence[Spec], model: Spec, backbone: Backbone, n: int, device: str
+) -> Iterator[tuple[Inputs, int]]:
+    """Further inputs, and how many were asked for."""
+    yield shown.noise(task, backbone), shown.NOISE
     for spec in also:
         check_media(model, spec)
-        found.append(shown.of_task(spec.build(), spec.name, backbone, n, progress))
-    return found
+        yield shown.of_task(spec.build(), spec.name, backbone, n, device), n
 
 
 def _base(judged: Sequence[Judged], found: Sequence[Finding]) -> Judged | None:

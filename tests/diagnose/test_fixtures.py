@@ -92,7 +92,7 @@ def test_untrained_models_of_any_size_are_healthy_on_recordings_noise_and_silenc
     }
     wanted = [*places(backbone.points()), Place.of(POOLED)]
     for name, wave in waves.items():
-        judged = look_at(backbone, wanted, Inputs(name, wave, None), looked.layers, Silent())
+        judged = look_at(backbone, wanted, Inputs.of(name, wave), looked.layers, Silent())
         assert [(name, j.point, j.problems) for j in judged if not j.healthy] == []
 
 

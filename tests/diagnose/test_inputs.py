@@ -3,13 +3,22 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+
+from benchkit.diagnose.gather import gather
+from benchkit.diagnose.inputs import MOST_KEPT, Inputs, Shown, of_task
+from benchkit.diagnose.places import Place
+from benchkit.interfaces import Backbone, Encoded
+from benchkit.progress import Silent
+from benchkit.spec import resolve
 
 Ran = subprocess.CompletedProcess[str]
 N = 12
@@ -75,3 +84,70 @@ def test_where_nothing_decodes_that_is_an_error_of_one_line(command: Callable[..
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith("error: none of 12 examples of traits/train decodes: '00.png': ")
+
+
+def test_where_there_are_fewer_examples_than_asked_for_all_are_taken_and_counted(command: Callable[..., Ran]) -> None:
+    done = command("--model", "random-vit,depth=1", "--examples", 10**9)
+    assert done.returncode == 0, done.stderr
+    assert f"traits/train: {N} examples" in done.stdout
+    note = (
+        f"note: traits/train has {N} examples to train on, fewer than --examples 1,000,000,000: all of them were taken"
+    )
+    assert note in done.stdout
+    assert "fewer than" not in command("--model", "random-vit,depth=1", "--examples", N).stdout
+
+
+def test_examples_are_read_as_they_are_looked_at() -> None:
+    task = resolve("task", "digits").build()
+    backbone = resolve("model", "random-vit,depth=1").build()
+    backbone.setup("cpu")
+    inputs = of_task(task, "digits", backbone, 10**9, "cpu")
+    with closing(inputs.batches()) as batches:
+        assert len(next(batches).values) == 32
+    assert inputs.n == 1201
+
+
+class Halves(Backbone):
+    """Two tokens of two dimensions: means over the halves of an example, and those tenfold."""
+
+    def setup(self, device: str) -> None: ...
+
+    def fingerprint(self) -> str:
+        return "halves"
+
+    @property
+    def dim(self) -> int:
+        return 2
+
+    def preprocess(self, raw: np.ndarray) -> np.ndarray:
+        return raw
+
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        return Encoded(batch.reshape(len(batch), 2, -1).mean(2))
+
+    def activations(self, batch: np.ndarray, points: Sequence[str]) -> dict[str, np.ndarray]:
+        means = self.encode(batch).pooled
+        return {point: np.stack([means, 10 * means], axis=1) for point in points}
+
+
+def test_memory_does_not_grow_with_the_examples_and_every_one_counts() -> None:
+    """600 examples of 2^18 bytes, 150 MB together; details are kept of 512."""
+    n, each, rng = 600, 1 << 16, np.random.default_rng(0)
+    means = rng.normal(0, 1, (n, 2)).astype(np.float32)
+    means[-1, 1] = 500  # of an example that is not among the kept ones
+
+    def source() -> Iterator[Shown]:
+        for i in range(0, n, 8):
+            values = np.repeat(means[i : i + 8], each // 2, axis=1)
+            yield Shown(values, np.arange(i, i + len(values)) < MOST_KEPT)
+
+    tracemalloc.start()
+    (stats,) = gather(Halves(), [Place.of("blocks.0.resid_post")], Inputs("halves", n, source()), Silent())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert (stats.n_examples, len(stats.peak_ed), len(stats.pooled_ed)) == (n, MOST_KEPT, MOST_KEPT)
+    x = np.stack([means, 10 * means], axis=1)
+    np.testing.assert_allclose(stats.rms_d, np.sqrt((x.astype(float) ** 2).mean((0, 1))), rtol=1e-5)
+    np.testing.assert_allclose(stats.pooled_ed, x.mean(1)[:MOST_KEPT], rtol=1e-5)
+    assert stats.peak_d[1] > 10 * stats.peak_ed[:, 1].max()

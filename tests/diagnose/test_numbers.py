@@ -17,8 +17,8 @@ from benchkit.diagnose.record import point_rows
 def gathered(x_btd: np.ndarray, point: str = "blocks.0.resid_post", batches: int = 3) -> Stats:
     sums = _Sums(Place.of(point), *x_btd.shape, sampled=10**6)
     for batch in np.array_split(x_btd.astype(np.float32), batches):
-        sums.add(batch)
-    return sums.stats(len(x_btd))
+        sums.add(batch, np.ones(len(batch), bool))
+    return sums.stats()
 
 
 def test_moments_and_distance_are_scipys_whatever_the_batches() -> None:

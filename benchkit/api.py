@@ -102,10 +102,21 @@ class Launched:
     @property
     def failures(self) -> list[Outcome]:
         """The cells that have no result for a failure: now, or before and not tried again."""
-        now = [o for o in self.outcomes if o.error]
+        now = [o for o in self.outcomes if o.error] + self._lost()
         tried = {o.cell for o in self.outcomes}
         before = [p for p in self.after.cells if p.state == "failed" and p.failure and p.cell not in tried]
         return now + [Outcome(p.cell, error=str(p.failure)) for p in before]
+
+    @property
+    def computed(self) -> int:
+        """How many cells have a new result."""
+        return sum(not o.error for o in self.outcomes) - len(self._lost())
+
+    def _lost(self) -> list[Outcome]:
+        """The cells that were computed, and whose reports the registry does not have."""
+        missing = {p.cell for p in self.after.cells if p.state in ("todo", "failed")}
+        error = "it was computed, and its report is not in the registry: `benchkit check` tells where it was set aside"
+        return [Outcome(o.cell, error=error) for o in self.outcomes if not o.error and o.cell in missing]
 
 
 def look(grids: Sequence[Grid], settings: Settings) -> Plan:

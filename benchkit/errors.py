@@ -27,6 +27,10 @@ class MediaError(DataError):
     """One recording or image does not decode. `--skip-bad` decides whether the run may go on without it."""
 
 
+class NoTokens(BenchkitError):
+    """A backbone has no tokens, and a probe needs them: its cells fail, those of other probes do not."""
+
+
 class FitError(BenchkitError):
     """A classifier cannot be fitted on what it was given."""
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from benchkit.contract import checked_fits, checked_scores
 from benchkit.errors import BenchkitError
 from benchkit.features import stream_for
 from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
@@ -153,14 +154,17 @@ def _fit_fold(classifier: Classifier, fold: Fold, cells: list[Cell], data: JobDa
     if shuffle:  # a single cell's own rows, so that the classes keep their sizes
         own = subsets[0].rows
         labels[own] = labels[np.random.default_rng(cells[0].seed).permutation(own)]
-    return iter(classifier.fit_many(x, labels, data.problem, subsets, device=data.options.device))
+    x.flags.writeable = False
+    made = classifier.fit_many(x, labels, data.problem, subsets, device=data.options.device)
+    return checked_fits(made, classifier, len(subsets))
 
 
 def _score_pooled(fits: list[Fitted], data: JobData) -> Scores:
     parts = []
     for fitted, fold in zip(fits, data.folds, strict=True):
-        parts.append(fitted.scores(data.pooled(fold.test_split, data.test_rows(fold))))
-    return np.concatenate(parts).astype(np.float32, copy=False)
+        x = data.pooled(fold.test_split, data.test_rows(fold))
+        parts.append(checked_scores(fitted, x, data.problem.n_classes))
+    return np.concatenate(parts)
 
 
 def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -> list[Scores]:
@@ -182,8 +186,9 @@ def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -
                 if not len(here):
                     continue
                 x = batch.values[here]
+                x.flags.writeable = False  # all probes share it
                 for fits, scores in zip(all_fits, per_fold, strict=True):
-                    scores[k][there] = fits[k].scores(x)
+                    scores[k][there] = checked_scores(fits[k], x, data.problem.n_classes)
         data.lose(split, wanted[~seen[wanted]])
     keep = [data.valid(f.test_split)[f.test] for f in data.folds]
     return [np.concatenate([s[ok] for s, ok in zip(scores, keep, strict=True)]) for scores in per_fold]

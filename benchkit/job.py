@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchkit.errors import BenchkitError, DataError
+from benchkit.errors import BenchkitError, DataError, NoTokens
 from benchkit.evaluate import Context, Outcome, evaluate_cell
 from benchkit.fitting import Probe, Result, fit_pooled, fit_streamed
 from benchkit.interfaces import Classifier, Needs
@@ -143,7 +143,14 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             outcomes += [Outcome(cell, error=str(e)) for cell in cells]
     if not any(probes.values()):
         return outcomes
-    data.extract_train({needs: [cell for p in group for cell in p.cells] for needs, group in probes.items()})
+    while True:
+        try:
+            data.extract_train({needs: [cell for p in group for cell in p.cells] for needs, group in probes.items()})
+            break
+        except NoTokens as e:
+            outcomes += [Outcome(cell, error=str(e)) for p in probes.pop("tokens") for cell in p.cells]
+            if not probes:
+                return outcomes
     pooled = probes.pop("pooled", [])
 
     def finish(spec: Spec, result: Result) -> None:

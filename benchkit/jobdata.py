@@ -9,9 +9,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float32, Int
 
-from benchkit.errors import DataError, MediaError
+from benchkit.contract import (
+    check_rows,
+    checked_fingerprint,
+    checked_folds,
+    checked_ids,
+    checked_labels,
+    checked_problem,
+)
+from benchkit.errors import MediaError
 from benchkit.features import Features, Kept, Options, extract, extract_for, is_cached, set_up
-from benchkit.interfaces import Backbone, Fold, Labels, Needs, Problem, Task
+from benchkit.interfaces import Backbone, Fold, Needs, Problem, Task
 from benchkit.progress import Progress
 from benchkit.report import Cell
 from benchkit.sampling import subset
@@ -50,14 +58,10 @@ class JobData:
     def open(task_spec: Spec, model_spec: Spec, options: "JobOptions", progress: Progress) -> "JobData":
         """Reads the labels and checks them: a label file read wrongly must not get past this point unseen."""
         task: Task = task_spec.build()
-        classes, folds = task.classes, task.folds()
-        problem = Problem(task.kind, len(classes), tuple(classes))
+        problem, folds = checked_problem(task), checked_folds(task)
         splits = sorted({s for f in folds for s in (f.train_split, f.test_split)})
-        labels = {split: _checked_labels(task, split, problem) for split in splits}
-        for i, fold in enumerate(folds):
-            for rows, what in ((fold.train, "train"), (fold.test, "test")):
-                if not len(rows):
-                    raise DataError(f"task '{task_spec.name}': fold {i} has no example to {what} on")
+        labels = {split: checked_labels(task, split, len(checked_ids(task, split)), problem) for split in splits}
+        check_rows(task, folds, {split: len(y) for split, y in labels.items()})
         bad: dict[str, dict[int, str]] = {split: {} for split in splits}
         return JobData(
             task_spec, model_spec, task, model_spec.build(), problem, folds, labels, options, progress, bad=bad
@@ -171,7 +175,7 @@ class JobData:
         return {
             "task": self.task_spec.name,
             "media": self.task.media_key(split) or self.task_spec.canonical,
-            "data": self.task.fingerprint(),
+            "data": checked_fingerprint(self.task),
             "model": self.model_spec.canonical,
         }
 
@@ -197,18 +201,3 @@ class JobData:
 
 def _array(rows: set[int]) -> Int[np.ndarray, " n"]:
     return np.array(sorted(rows), np.int64)
-
-
-def _checked_labels(task: Task, split: str, problem: Problem) -> Labels:
-    labels, n = np.asarray(task.labels(split)), len(task.ids(split))
-    name = f"{type(task).__name__}, split '{split}'"
-    single = task.kind == "multiclass"
-    expected = (n,) if single else (n, problem.n_classes)
-    if labels.shape != expected:
-        raise DataError(
-            f"{name}: labels have shape {labels.shape}; {n} examples of {problem.n_classes} classes need {expected}"
-        )
-    top = problem.n_classes - 1 if single else 1
-    if n and not (labels.min() >= 0 and labels.max() <= top):
-        raise DataError(f"{name}: labels run from {labels.min()} to {labels.max()}, outside of 0 to {top}")
-    return labels.astype(np.int64 if single else np.uint8, copy=False)

@@ -109,7 +109,7 @@ def run(
     launched = launch(grids, settings, for_stream(sys.stderr))
     _print_results(launched, path, time.monotonic() - began)
     for failure in launched.failures:
-        print(f"failed: {failure.cell}: {failure.error}", file=sys.stderr)
+        print(f"failed: {failure.cell}: {' '.join(str(failure.error).split())}", file=sys.stderr)
     if launched.failures:
         raise BenchkitError(f"{len(launched.failures)} of {len(launched.after.cells)} cells failed")
 
@@ -161,11 +161,12 @@ def _print_results(launched: Any, path: Path, seconds: float) -> None:
     runs = [p.run for p in launched.after.cells if p.run is not None]
     if runs:
         print_runs(path, runs)
-    computed = sum(not o.error for o in launched.outcomes)
     claimed = [p for p in launched.after.cells if p.state == "claimed"]
     failed = f", {len(launched.failures)} failed" if launched.failures else ""
-    there = len(runs) - computed
-    print(f"{computed} computed, {there} from the registry '{path}'{failed}; {clock(seconds)}", file=sys.stderr)
+    there = len(runs) - launched.computed
+    print(
+        f"{launched.computed} computed, {there} from the registry '{path}'{failed}; {clock(seconds)}", file=sys.stderr
+    )
     queued = [p for p in claimed if p.owner.startswith(QUEUED)]
     if queued:
         n_jobs = len({p.owner for p in queued})

@@ -49,7 +49,7 @@ def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Pa
         error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"
     except MemoryError as e:
         outcomes, reason, error = [], "out of memory", f"the job ran out of memory ({one_line(e)})"
-    except Exception as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on, the trace is kept)
+    except (Exception, SystemExit) as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on)
         outcomes, reason, trace = [], "crash", traceback.format_exc()
         error = f"{one_line(e)} (`benchkit show failed` has the trace)"
     named = {o.cell for o in outcomes}

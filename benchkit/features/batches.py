@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from benchkit.errors import BenchkitError, PluginError
+from benchkit.errors import BenchkitError, NoTokens, PluginError
 from benchkit.features.pool import Prepared
 from benchkit.float32 import fast_float32
 from benchkit.interfaces import Backbone, Encoded
@@ -195,7 +195,16 @@ def encode(
     """
 
     def compute(array: np.ndarray) -> Encoded:
-        return backbone.encode(array, tokens=tokens)
+        made: object = backbone.encode(array, tokens=tokens)
+        if not isinstance(made, Encoded):
+            what = "None" if made is None else f"a {type(made).__name__}"
+            raise PluginError(f"{type(backbone).__name__}.encode gave {what}, not a benchkit.Encoded")
+        arrays: dict[str, object] = {"pooled": made.pooled, "tokens": made.tokens}
+        for name, given in arrays.items():
+            if not hasattr(given, "dtype") and (given is not None or name == "pooled"):
+                what = "None" if given is None else f"a {type(given).__name__}"
+                raise PluginError(f"{type(backbone).__name__}.encode gave {what} as {name}, not a numpy array")
+        return made
 
     for part, encoded in computed(backbone, batch, compute, sizer, device, progress):
         _check(backbone, encoded, len(batch.rows[part]), tokens)
@@ -293,9 +302,7 @@ def _check(backbone: Backbone, encoded: Encoded, n: int, tokens: bool) -> None:
     if tokens:
         found = encoded.tokens
         if found is None:
-            raise BenchkitError(
-                f"{type(backbone).__name__} has no tokens: choose a classifier that takes pooled features"
-            )
+            raise NoTokens(f"{type(backbone).__name__} has no tokens: choose a classifier that takes pooled features")
         if found.ndim != 3 or len(found) != n or found.dtype != np.float32:
             raise PluginError(
                 f"{name} gave tokens {found.dtype} {found.shape} for {n} examples, not float32 ({n}, T, D)"

@@ -17,6 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt64
 
 from benchkit import cpus
+from benchkit.contract import checked_fingerprint
 from benchkit.errors import MediaError, PluginError, StoreError
 from benchkit.features.batches import Batch, Part, Sizer, ahead, assemble, computed, encode
 from benchkit.features.cache import Entry, Stored, Writer
@@ -25,7 +26,7 @@ from benchkit.features.pool import Pool, Prepared, made_of
 from benchkit.features.worker import prepare
 from benchkit.float32 import whole_float32
 from benchkit.interfaces import Backbone, Example, Task
-from benchkit.media import decoder_versions
+from benchkit.media import Media, decoder_versions
 from benchkit.progress import Progress
 
 T = TypeVar("T")
@@ -250,7 +251,7 @@ def set_up(backbone: Backbone, device: str) -> str:
         whole_float32()
         if known is None:
             weakref.finalize(backbone, _READY.pop, id(backbone), None)
-        known = _READY[id(backbone)] = (device, backbone.fingerprint())
+        known = _READY[id(backbone)] = (device, checked_fingerprint(backbone))
     return known[1]
 
 
@@ -342,6 +343,11 @@ def _expected(examples: Iterator[Example], rows: Int64[np.ndarray, " m"], task: 
                 f"{type(task).__name__}.examples('{split}') gave row {example.index}, which was not asked for"
             )
         left.remove(example.index)
+        if not isinstance(example.media, Media):
+            raise PluginError(
+                f"{type(task).__name__}.examples('{split}') gave '{example.id}' as a {type(example.media).__name__}, "
+                "not as a benchkit.Audio or benchkit.Image"
+            )
         yield example
     if left:
         raise PluginError(

@@ -18,7 +18,7 @@ from benchkit.interfaces import Backbone, Modality
 from benchkit.plugins import Catalog, discover
 from benchkit.report import Cell
 from benchkit.spec import Spec, resolve
-from benchkit.store.claims import Owner, alive
+from benchkit.store.claims import Owner, alive, in_words
 from benchkit.store.database import Store
 from benchkit.store.leases import sightings
 
@@ -274,7 +274,7 @@ def _look_up(
         noted = sightings(store)
         rows = store.execute(_QUERY).fetchall()
         store.execute("DROP TABLE temp.wanted")
-    owners: dict[str, bool] = {}
+    owners: dict[str, str] = {}  # how those that are alive are written
     planned = []
     for (cell, specs), (_, run, finished, value, metric, token, *claim) in zip(seen.items(), rows, strict=True):
         if run is not None:
@@ -285,9 +285,10 @@ def _look_up(
         if token is not None:
             owner, claimed_at, heartbeat_at = Owner(token, *claim[:4]), claim[4], claim[5]
             if token not in owners:
-                owners[token] = alive(store.side, owner, heartbeat_at, noted.get(token))
+                lives = alive(store.side, owner, heartbeat_at, noted.get(token))
+                owners[token] = in_words(store.side, owner) if lives else ""
             if owners[token]:
-                planned.append(Planned(cell, *specs, "claimed", since=claimed_at, owner=str(owner), failure=failure))
+                planned.append(Planned(cell, *specs, "claimed", since=claimed_at, owner=owners[token], failure=failure))
                 continue
         again = failure is None or reason not in OF_ITSELF or options is None or json.loads(tried_with) != options
         planned.append(Planned(cell, *specs, "todo" if again else "failed", since=failed_at, failure=failure))

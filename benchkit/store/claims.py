@@ -1,9 +1,9 @@
 """Claims: who computes a cell right now. A claim ends with its owner, not after some days.
 
 An owner is a process or a job in a Slurm queue. A process on this host is alive while one of its pid and start time is,
-or a worker that it has left behind (benchkit.store.locks); elsewhere while it renews its heartbeat
-(benchkit.store.leases). What the end of a job means is settled with what the scheduler says of it
-(benchkit.dispatch.slurm.settle), and until then its claims stand.
+or a worker that it has left behind (benchkit.store.locks); elsewhere, and where this user may not test the lock, while
+it renews its heartbeat (benchkit.store.leases). What the end of a job means is settled with what the scheduler says of
+it (benchkit.dispatch.slurm.settle), and until then its claims stand.
 """
 
 import os
@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,7 +114,9 @@ def release_dead(store: Store) -> int:
     for owner, beat in owners(store):
         if not alive(store.side, owner, beat, seen.get(owner.token)):
             gone.append((owner.token, beat))
-        elif _known_here(owner) is None and (owner.token not in seen or seen[owner.token].heartbeat_at != beat):
+        elif _computes(store.side, owner) is None and (
+            owner.token not in seen or seen[owner.token].heartbeat_at != beat
+        ):
             far[owner.token] = beat
     if not gone and not far:
         return 0
@@ -125,7 +127,8 @@ def release_dead(store: Store) -> int:
         deleted = sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in silent)
         note(store, far)
     for token in silent:
-        lock_file(store.side, token).unlink(missing_ok=True)
+        with suppress(PermissionError):  # another user's: it means nothing without its claims
+            lock_file(store.side, token).unlink(missing_ok=True)
     return deleted
 
 
@@ -133,7 +136,9 @@ def await_orphans(store: Store, seconds: float) -> None:
     """Waits for workers of launchers that have died on this host: each ends by itself, within `seconds`."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if not any(_known_here(owner) is False and is_held(store.side, owner.token) for owner, _ in owners(store)):
+        if not any(
+            _known_here(owner) is False and is_held(store.side, owner.token) is True for owner, _ in owners(store)
+        ):
             return
         time.sleep(0.1)
 
@@ -152,12 +157,28 @@ def alive(side: Path, owner: Owner, heartbeat_at: str, sighting: Sighting | None
     side: the store's side folder. heartbeat_at: what its claims say. sighting: what this host has noted of it
     (benchkit.store.leases).
     """
-    known = _known_here(owner)
-    if known is False:
-        return is_held(side, owner.token)
+    known = _computes(side, owner)
     if known is None and owner.slurm_job and _job_ended(owner):
         return False
     return known if known is not None else not expired(heartbeat_at, sighting)
+
+
+def in_words(side: Path, owner: Owner) -> str:
+    """The owner, and why it counts as alive where that is not plain. side: of the store."""
+    found = _known_here(owner) is False and is_held(side, owner.token)
+    if isinstance(found, OSError):
+        return f"{owner} (which is gone; whether a worker of it goes on cannot be told, for its lock " \
+               f"'{lock_file(side, owner.token)}' cannot be tested: {found.strerror})"  # fmt: skip
+    return f"{owner} (which is gone; a worker of it goes on)" if found else str(owner)
+
+
+def _computes(side: Path, owner: Owner) -> bool | None:
+    """Whether the owner or a worker of it is alive; None where this host, or this user, cannot know."""
+    known = _known_here(owner)
+    if known is not False:
+        return known
+    found = is_held(side, owner.token)
+    return None if isinstance(found, OSError) else found
 
 
 def _job_ended(owner: Owner) -> bool:

@@ -1,7 +1,9 @@
 """Launchers on several hosts, whose clocks differ."""
 
 import dataclasses
+import fcntl
 import os
+import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -15,7 +17,8 @@ from benchkit.plan import Grid, make_plan
 from benchkit.report import Cell, Environment, Report
 from benchkit.sealing import seal
 from benchkit.store import Store, claims, leases, open_store
-from benchkit.store.claims import Owner, claim, owners, release, release_dead
+from benchkit.store.claims import Owner, await_orphans, claim, owners, release, release_dead
+from benchkit.store.locks import is_held, lock_file, locked
 
 CELLS = [Cell("digits", "pixels", "linear", n, 0) for n in (1, 5, -1)]
 
@@ -180,3 +183,66 @@ def test_a_forced_run_counts_though_its_host_is_behind(store: Store, make_report
         found = store.execute("SELECT uuid FROM runs WHERE current").fetchall()
         assert found == [(reports[current].uuid,)]
     release(store, Owner.this_process())
+
+
+AS_ANOTHER_USER = """
+import os, sys
+from pathlib import Path
+from benchkit.store.locks import is_held
+if os.geteuid() == 0:
+    os.seteuid(65534)  # whom root's rights do not help
+for _ in sys.stdin:
+    print(is_held(Path("r.sqlite.d"), "dead"), flush=True)
+"""
+
+
+def test_a_lock_that_may_be_read_is_tested_and_one_that_may_not_is_not_free(tmp_path: Path) -> None:
+    lock = lock_file(tmp_path / "r.sqlite.d", "dead")
+    tmp_path.chmod(0o755)
+    other = subprocess.Popen(
+        [sys.executable, "-c", AS_ANOTHER_USER], cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdin is not None
+    assert other.stdout is not None
+
+    def found() -> str:
+        other.stdin.write("\n")
+        other.stdin.flush()
+        return other.stdout.readline().strip()
+
+    with other:
+        assert found() == "False", "there is none"
+        with locked(tmp_path / "r.sqlite.d", "dead"):
+            lock.chmod(0o444)
+            assert found() == "True"
+            assert is_held(tmp_path / "r.sqlite.d", "dead") is True
+            lock.chmod(0)
+            assert "Permission denied" in found()
+        lock.touch(0o444)
+        with lock.open() as beside:
+            fcntl.flock(beside, fcntl.LOCK_SH)
+            assert found() == "False", "somebody else looks at it, too"
+        other.stdin.close()
+
+
+def test_who_is_gone_keeps_cells_that_a_lock_says_nothing_of_until_the_heartbeat_has_stopped_for_long(
+    store: Store, uptime: Clock
+) -> None:
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    assert process.wait() == 0
+    gone, mine = Owner("gone", platform.node(), process.pid, 0.0, None), Owner.this_process()
+    lock = lock_file(store.side, gone.token)
+    assert claim(store, CELLS[:1], gone) == CELLS[:1]
+    lock.parent.mkdir(parents=True)
+    lock.symlink_to(lock)  # what nobody can open
+    assert claim(store, CELLS[:1], mine) == []
+    (planned,) = make_plan([Grid(("digits",), ("pixels",), n_train=(1,))], store).cells
+    assert planned.state == "claimed"
+    assert planned.owner == (
+        f"{gone} (which is gone; whether a worker of it goes on cannot be told, for its lock '{lock}' cannot be "
+        "tested: Too many levels of symbolic links)"
+    )
+    await_orphans(store, 60.0)  # which is for those that are known to hold it
+    uptime.seconds += leases.LEASE + 1
+    assert claim(store, CELLS[:1], mine) == CELLS[:1]
+    assert not lock.is_symlink()

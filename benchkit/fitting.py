@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.contract import checked_fits, checked_scores
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, FitError
 from benchkit.features import stream_for
 from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
 from benchkit.jobdata import JobData
@@ -130,7 +130,7 @@ def _fit(
             left = left[1:]
     except BenchkitError as e:
         if len(left) == 1:
-            yield left[0], e
+            yield left[0], FitError(f"{e}{data.not_finite()}") if isinstance(e, FitError) else e
             return
         for cell in left:  # one that cannot be fitted must not take the others with it
             yield from _fit(classifier, [cell], data, shuffle)

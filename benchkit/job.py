@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from benchkit.errors import BenchkitError, DataError, NoTokens
+from benchkit.errors import BenchkitError, DataError, FitError, NoTokens
 from benchkit.evaluate import Context, Outcome, evaluate_cell
 from benchkit.fitting import Probe, Result, fit_pooled, fit_streamed
 from benchkit.interfaces import Classifier, Needs
@@ -160,6 +160,8 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         look()
         try:
             outcome = evaluate_cell(spec, result, data, context, progress)
+        except FitError as e:
+            outcome = Outcome(result.cell, error=f"{e}{data.not_finite()}")
         except BenchkitError as e:
             outcome = Outcome(result.cell, error=str(e))
         outcomes.append(outcome)

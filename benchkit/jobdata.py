@@ -28,6 +28,9 @@ from benchkit.spec import Spec
 if TYPE_CHECKING:
     from benchkit.job import JobOptions
 
+NAMED = 3
+"""Examples that an error message names."""
+
 
 @dataclass
 class JobData:
@@ -169,6 +172,17 @@ class JobData:
 
     def pooled(self, split: str, rows: Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
         return np.asarray(self.features[split].pooled[rows])
+
+    def not_finite(self) -> str:
+        """The examples with NaN or infinity in their pooled features, for the end of an error message."""
+        names = []
+        for split, features in self.features.items():
+            rows = np.flatnonzero(features.hashes)
+            wrong = rows[~np.isfinite(self.pooled(split, rows)).all(axis=1)]
+            ids = self.task.ids(split) if len(wrong) else []
+            names += [f"'{ids[row]}' of {split}" for row in wrong]
+        more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+        return f" (NaN or infinity in the features of {', '.join(names[:NAMED])}{more})" if names else ""
 
     def key(self, split: str) -> dict[str, str]:
         """Everything that can change a feature and that extraction does not know itself."""

@@ -55,7 +55,10 @@ class Audio:
     duration: float | None = None
 
     def load(self, sample_rate: int) -> Float32[np.ndarray, " T"]:
-        """The waveform in -1 to 1, channels averaged, resampled to `sample_rate` (Hz). Raises MediaError."""
+        """The waveform, channels averaged, resampled to `sample_rate` (Hz). Raises MediaError.
+
+        -1 to 1 is full scale; a file of floating-point numbers may go beyond, and so may resampling, by a little.
+        """
         require("soundfile", "benchkit[audio]")
         import soundfile
 
@@ -67,9 +70,11 @@ class Audio:
                 frames = -1 if self.duration is None else round(self.duration * native)
                 channels = f.read(frames, dtype="float32", always_2d=True)
         except (soundfile.LibsndfileError, OSError, RuntimeError) as e:
-            raise MediaError(f"{_name(self.source)} does not decode as audio: {e}") from e
+            raise MediaError(f"{_name(self.source)} does not decode as audio: {_why(self.source, e)}") from e
         if not channels.size:
             raise MediaError(f"{_name(self.source)} holds no audio from {self.start:g} s")
+        if not np.isfinite(channels).all():
+            raise MediaError(f"{_name(self.source)} holds samples that are NaN or infinite")
         wave = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
         return resample(wave, native, sample_rate)
 
@@ -135,6 +140,18 @@ def _version(module: str, attribute: str) -> str:
 
 def _open(source: Path | bytes) -> Path | io.BytesIO:
     return io.BytesIO(source) if isinstance(source, bytes) else source
+
+
+def _why(source: Path | bytes, error: Exception) -> str:
+    """libsndfile says "System error" of a file that is not there, and "Format not recognised" of an empty one."""
+    if isinstance(source, Path):
+        if not source.exists():
+            return "there is no such file"
+        if not source.is_file():
+            return "it is no file"
+    if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
+        return "it is empty"
+    return str(getattr(error, "error_string", error))
 
 
 def _name(source: object) -> str:

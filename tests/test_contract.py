@@ -169,3 +169,20 @@ def test_a_report_that_the_registry_cannot_take_in_is_a_failure_and_not_a_result
     launched = launch([Grid(("digits",), ("pixels",), ("centroid",))], settings, Silent())
     assert launched.computed == 0
     assert "its report is not in the registry" in str(launched.failures[0].error)
+
+
+@pytest.mark.parametrize("classifier", ["linear", "knn"])
+def test_features_that_are_not_finite_are_named_by_their_examples(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classifier: str
+) -> None:
+    encode = Pixels.encode
+
+    def damaged(self: Pixels, batch: np.ndarray, *, tokens: bool = False) -> benchkit.Encoded:
+        made = encode(self, batch, tokens=tokens)
+        made.pooled[0] = np.nan
+        return made
+
+    monkeypatch.setattr(Pixels, "encode", damaged)
+    with pytest.raises(RunFailed, match="NaN or infinity in the features of 'digits-0000' of train") as failed:
+        run(tmp_path, classifier, n_train=-1)
+    assert "more)" in str(failed.value)

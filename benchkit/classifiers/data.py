@@ -83,10 +83,9 @@ def check_labels(who: str, labels: Labels, problem: Problem) -> None:
 def check_finite(who: str, finite: Bool[np.ndarray, " n"]) -> None:
     """Raises FitError where a training example holds NaN or infinity."""
     if not finite.all():
-        first = int(np.argmin(finite))
         raise FitError(
-            f"the features of {int((~finite).sum())} of {len(finite)} training examples hold NaN or infinity (the first"
-            f" in row {first}), and {who} cannot be fitted on them: look at what the backbone makes of these examples"
+            f"the features of {int((~finite).sum())} of {len(finite)} training examples hold NaN or infinity, and {who}"
+            " cannot be fitted on them: look at what the backbone makes of these examples"
         )
 
 

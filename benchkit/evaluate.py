@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 
 from benchkit import checks, metrics
 from benchkit.environment import Meter, describe
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, StoreError
 from benchkit.files import write_atomic
 from benchkit.fitting import Result
 from benchkit.interfaces import Published
@@ -37,6 +37,16 @@ class Outcome:
     report: Report | None = None
     error: str | None = None
     reason: Reason = "error"
+
+    @staticmethod
+    def of(cell: Cell, error: BenchkitError) -> "Outcome":
+        """A failure."""
+        return Outcome(cell, error=str(error), reason=reason_of(error))
+
+
+def reason_of(error: BenchkitError) -> Reason:
+    """What lies with a disk is not the cell's own fault: the next run tries it again."""
+    return "disk" if isinstance(error, StoreError) else "error"
 
 
 @dataclass

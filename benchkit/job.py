@@ -129,7 +129,7 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             data.check_subset(wanted.cell)
             groups.setdefault(wanted.classifier, []).append(wanted.cell)
         except BenchkitError as e:
-            outcomes.append(Outcome(wanted.cell, error=str(e)))
+            outcomes.append(Outcome.of(wanted.cell, e))
     if not groups:
         return outcomes
     if data.problem.kind == "traits":
@@ -140,7 +140,7 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         try:
             probes.setdefault(spec.cls.needs, []).append(Probe(spec, _built(spec, data), cells))
         except BenchkitError as e:
-            outcomes += [Outcome(cell, error=str(e)) for cell in cells]
+            outcomes += [Outcome.of(cell, e) for cell in cells]
     if not any(probes.values()):
         return outcomes
     while True:
@@ -148,14 +148,14 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             data.extract_train({needs: [cell for p in group for cell in p.cells] for needs, group in probes.items()})
             break
         except NoTokens as e:
-            outcomes += [Outcome(cell, error=str(e)) for p in probes.pop("tokens") for cell in p.cells]
+            outcomes += [Outcome.of(cell, e) for p in probes.pop("tokens") for cell in p.cells]
             if not probes:
                 return outcomes
     pooled = probes.pop("pooled", [])
 
     def finish(spec: Spec, result: Result) -> None:
         if isinstance(result.scores, BenchkitError):
-            outcomes.append(Outcome(result.cell, error=str(result.scores)))
+            outcomes.append(Outcome.of(result.cell, result.scores))
             return
         look()
         try:
@@ -163,7 +163,7 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         except FitError as e:
             outcome = Outcome(result.cell, error=f"{e}{data.not_finite()}")
         except BenchkitError as e:
-            outcome = Outcome(result.cell, error=str(e))
+            outcome = Outcome.of(result.cell, e)
         outcomes.append(outcome)
         if outcome.report:
             sealed(outcome.report)

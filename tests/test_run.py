@@ -323,3 +323,13 @@ def test_a_full_disk_is_one_line_and_with_more_room_the_next_run_goes_on(tmp_pat
 def test_an_unknown_name_in_python_is_a_spec_error(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="no model named 'pixel'"):
         run(tmp_path / "r.sqlite", model="pixel")
+
+
+def test_what_failed_for_the_disk_alone_is_tried_again_by_the_same_command(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.touch()
+    grid, settings = [Grid(("digits",), ("pixels",), ("centroid",))], Settings(db=tmp_path / "r.sqlite", cache=cache)
+    (failure,) = launch(grid, settings, Silent()).failures
+    assert (failure.reason, "cannot write" in str(failure.error)) == ("disk", True)
+    cache.unlink()
+    assert not launch(grid, settings, Silent()).failures

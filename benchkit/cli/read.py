@@ -132,7 +132,7 @@ def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool)
     elif found:
         emit(as_text(found, verbose=verbose))
     else:
-        _note("no cell has failed" + (" that matches these filters" if filters.narrow else ""))
+        _note("no cell has failed" + _matching(filters))
 
 
 def table(
@@ -206,7 +206,7 @@ def sql(
 
 
 def rm(
-    runs: Annotated[list[str] | None, typer.Argument(help="Runs, as `benchkit show` takes them.")] = None,
+    runs: Annotated[list[str] | None, typer.Argument(help="Runs, as `benchkit show` takes them, or 'failed'.")] = None,
     task: Task = None,
     model: Model = None,
     classifier: Classifier = None,
@@ -219,18 +219,22 @@ def rm(
 
     Those that are named, or all that match the filters, superseded ones too. It shows them and asks first. Where a cell
     loses its current run, the newest that is left takes its place.
+
+    'failed' forgets what is known of the cells that failed, of all or of those that match the filters.
     """
     from benchkit.store import open_store, queries
     from benchkit.store.remove import remove
     from benchkit.tables import Screen, emit, runs_table
 
     filters = _filters(task, model, classifier, n_train, seed, history=True)
+    if runs == ["failed"]:
+        _forget(db, filters, yes)
+        return
     if bool(runs) == filters.narrow:
         raise BenchkitError(
             "name either runs, as in `benchkit rm 12 13`, or filters, as in `benchkit rm --task 'old*'`"
         )
-    if not yes and not sys.stdin.isatty():
-        raise BenchkitError("there is nobody to ask, so nothing was removed: --yes removes without asking")
+    _somebody_to_ask(yes)
     with open_store(db, create=False) as store:
         if runs:
             doomed = queries.runs_by_number(store, sorted({queries.find_run(store, run) for run in runs}))
@@ -241,13 +245,43 @@ def rm(
         if not yes:
             emit(runs_table(doomed, Screen.of(sys.stdout)))
             what = "this run" if len(doomed) == 1 else f"these {len(doomed):,} runs"
-            if not typer.confirm(f"Remove {what} with all predictions, for good?", err=True):
-                raise BenchkitError("nothing was removed")
+            _confirm(f"Remove {what} with all predictions, for good?")
         gone = remove(store, [r.run for r in doomed])
     promoted = f"; superseded runs that are current now: {gone.promoted:,}" if gone.promoted else ""
     emit(f"removed: {gone.runs:,} {'run' if gone.runs == 1 else 'runs'}, files: {gone.files:,}{promoted}")
     if gone.left:
         raise BenchkitError(f"{len(gone.left)} of their files could not be deleted, the first of them '{gone.left[0]}'")
+
+
+def _forget(db: Path | None, filters: "Filters", yes: bool) -> None:
+    from benchkit.store import open_store, queries
+    from benchkit.store.remove import forget_failures
+    from benchkit.tables import clean, emit
+
+    _somebody_to_ask(yes)
+    with open_store(db, create=False) as store:
+        doomed = queries.failures(store, filters)
+        if not doomed:
+            raise BenchkitError("nothing was removed: no cell has failed" + _matching(filters))
+        if not yes:
+            emit("\n".join(clean(f"{f.cell}: {f.error}") for f in doomed))
+            _confirm(f"Forget {'this failure' if len(doomed) == 1 else f'these {len(doomed):,} failures'}?")
+        gone = forget_failures(store, doomed)
+    emit(f"forgotten: {gone:,} {'failure' if gone == 1 else 'failures'}")
+
+
+def _somebody_to_ask(yes: bool) -> None:
+    if not yes and not sys.stdin.isatty():
+        raise BenchkitError("there is nobody to ask, so nothing was removed: --yes removes without asking")
+
+
+def _confirm(question: str) -> None:
+    if not typer.confirm(question, err=True):
+        raise BenchkitError("nothing was removed")
+
+
+def _matching(filters: "Filters") -> str:
+    return " that matches these filters" if filters.narrow else ""
 
 
 def _print_published(store: "Store", filters: "Filters", format: str, digits: int) -> None:

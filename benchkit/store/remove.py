@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.store.database import Store
+from benchkit.store.queries import FailureRow
 
 UNUSED = """environments WHERE id NOT IN (SELECT environment_id FROM runs)
     AND id NOT IN (SELECT environment_id FROM trainings) AND id NOT IN (SELECT environment_id FROM diagnoses)"""
@@ -44,6 +45,19 @@ def remove(store: Store, runs: Sequence[int]) -> Removed:
     files = [file for (path,) in paths if (file := store.side / path).exists()]
     left = [file for file in files if not _unlink(store, file)]
     return Removed(gone, promoted, len(files) - len(left), tuple(left))
+
+
+def forget_failures(store: Store, failures: Sequence[FailureRow]) -> int:
+    """Removes these, unless a cell has failed anew since, and says how many there were."""
+    with store.write():
+        return sum(
+            store.execute(
+                "DELETE FROM failures WHERE task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
+                " AND failed_at = ?",
+                (*f.cell, f.failed_at),
+            ).rowcount
+            for f in failures
+        )
 
 
 def _promote(store: Store, cell: tuple[object, ...]) -> int:

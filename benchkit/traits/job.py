@@ -46,7 +46,7 @@ def run_traits(
     outcomes = []
     for spec, result in score_traits(groups, data):
         if isinstance(result.scores, BenchkitError):
-            outcomes.append(Outcome(result.cell, error=str(result.scores)))
+            outcomes.append(Outcome.of(result.cell, result.scores))
             continue
         if not data.tested:
             data.extract_test()
@@ -54,7 +54,7 @@ def run_traits(
         try:
             outcome = evaluate_cell(spec, result, data, context, data.progress)
         except BenchkitError as e:
-            outcome = Outcome(result.cell, error=str(e))
+            outcome = Outcome.of(result.cell, e)
         outcomes.append(outcome)
         if outcome.report:
             sealed(outcome.report)

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
+from benchkit.records import Failure
 from benchkit.report import Artifact, Cell, Report
 from benchkit.sealing import seal
 from benchkit.store import open_store, queries
+from benchkit.store.remove import forget_failures
 
 
 def stored(registry: Path) -> list[int]:
@@ -120,3 +122,38 @@ def test_rm_deletes_what_it_has_shown_and_not_what_came_meanwhile(
 
         assert remove(store, [r.run for r in shown]).runs == 4
         assert [r.model for r in queries.recent(store, queries.Filters(task=("hsn",)))] == ["late"]
+
+
+def failed(registry: Path, *cells: Cell) -> None:
+    with open_store(registry) as store:
+        for i, cell in enumerate(cells):
+            stamp = f"2026-01-01T00:00:{i:02d}.000000+00:00"
+            seal(Failure(f"{i}", cell, "error", "n_train=77 is too many", "node1", stamp), store.inbox)
+
+
+def test_failures_that_are_not_to_be_tried_again_can_be_forgotten(cli, script, terminal, registry: Path) -> None:
+    typo, other = Cell("hsn", "m", "linear", 77, 0), Cell("pow", "m", "linear", -1, 0)
+    failed(registry, typo, other)
+    assert "failed cells: 2" in cli("ls", "--db", registry).err
+    assert "there is nobody to ask" in script("rm", "failed", "--db", registry).err
+    asked = terminal("rm", "failed", "--n-train", 77, "--db", registry, width=200, type_in="n\n")
+    assert "hsn m linear n_train=77 seed=0: n_train=77 is too many" in asked.out
+    assert "Forget this failure?" in asked.out
+    assert "failed cells: 2" in cli("ls", "--db", registry).err
+    assert cli("rm", "failed", "--n-train", 77, "--yes", "--db", registry).out == "forgotten: 1 failure\n"
+    assert "pow m linear" in cli("show", "failed", "--db", registry).out
+    assert cli("rm", "failed", "--yes", "--db", registry).out == "forgotten: 1 failure\n"
+    assert "failed cells" not in cli("ls", "--db", registry).err
+    assert "no cell has failed" in cli("rm", "failed", "--yes", "--db", registry).err
+    assert len(stored(registry)) == 20
+
+
+def test_a_cell_that_failed_anew_meanwhile_is_not_forgotten(registry: Path) -> None:
+    cell = Cell("hsn", "m", "linear", 77, 0)
+    failed(registry, cell)
+    with open_store(registry) as store:
+        shown = queries.failures(store)
+        seal(Failure("later", cell, "error", "another", "node1", "2026-01-02T00:00:00.000000+00:00"), store.inbox)
+        store.refresh()
+        assert forget_failures(store, shown) == 0
+        assert [f.error for f in queries.failures(store)] == ["another"]

@@ -35,6 +35,10 @@ class FitError(BenchkitError):
     """A classifier cannot be fitted on what it was given."""
 
 
+class OutOfMemory(BenchkitError):
+    """There is too little memory for what was asked."""
+
+
 class StoreError(BenchkitError):
     """The registry cannot be opened, read or written."""
 

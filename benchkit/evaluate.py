@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 
 from benchkit import checks, metrics
 from benchkit.environment import Meter, describe
-from benchkit.errors import BenchkitError, StoreError
+from benchkit.errors import BenchkitError, OutOfMemory, StoreError
 from benchkit.files import write_atomic
 from benchkit.fitting import Result
 from benchkit.interfaces import Published
@@ -46,6 +46,8 @@ class Outcome:
 
 def reason_of(error: BenchkitError) -> Reason:
     """What lies with a disk is not the cell's own fault: the next run tries it again."""
+    if isinstance(error, OutOfMemory):
+        return "out of memory"
     return "disk" if isinstance(error, StoreError) else "error"
 
 

@@ -16,6 +16,7 @@ from benchkit.dispatch.logs import tail
 from benchkit.environment import resolve_device
 from benchkit.errors import BenchkitError
 from benchkit.evaluate import Outcome, reason_of
+from benchkit.features.batches import is_out_of_memory
 from benchkit.job import Job, run_job
 from benchkit.plugins import one_line
 from benchkit.progress import Progress
@@ -47,11 +48,12 @@ def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Pa
     except ModuleNotFoundError as e:
         outcomes = []
         error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"
-    except MemoryError as e:
-        outcomes, reason, error = [], "out of memory", f"the job ran out of memory ({one_line(e)})"
     except (Exception, SystemExit) as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on)
-        outcomes, reason, trace = [], "crash", traceback.format_exc()
-        error = f"{one_line(e)} (`benchkit show failed` has the trace)"
+        if is_out_of_memory(e):
+            outcomes, reason, error = [], "out of memory", f"the job ran out of memory ({one_line(e)})"
+        else:
+            outcomes, reason, trace = [], "crash", traceback.format_exc()
+            error = f"{one_line(e)} (`benchkit show failed` has the trace)"
     named = {o.cell for o in outcomes}
     outcomes += [
         Outcome(c.cell, error=error, reason=reason) for c in job.cells if c.cell not in named and c.cell not in finished

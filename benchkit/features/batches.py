@@ -5,6 +5,7 @@ import queue
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +14,7 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from benchkit.errors import BenchkitError, NoTokens, PluginError
+from benchkit.errors import BenchkitError, NoTokens, OutOfMemory, PluginError
 from benchkit.features.pool import Prepared
 from benchkit.float32 import fast_float32
 from benchkit.interfaces import Backbone, Encoded
@@ -275,14 +276,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 @contextmanager
 def memory_suffices(device: str, advice: str) -> Iterator[None]:
-    """Where it does not, raises BenchkitError, one line that ends with the advice."""
+    """Where it does not, raises OutOfMemory, one line that ends with the advice; what had filled it is given back."""
     try:
         yield
     except Exception as e:
         if not is_out_of_memory(e):
             raise
         why = str(e).splitlines()[0] if str(e) else type(e).__name__
-        raise BenchkitError(f"the memory of '{device}' does not suffice ({why}): {advice}") from e
+        traceback.clear_frames(e.__traceback__)  # they would hold it for as long as anybody holds the error
+        free(device)
+        raise OutOfMemory(f"the memory of '{device}' does not suffice ({why}): {advice}") from e
 
 
 def free(device: str) -> None:

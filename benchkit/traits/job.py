@@ -35,6 +35,8 @@ from benchkit.traits.pooling import image_scores
 
 BATCH = 4096
 """Patches in a batch that a scorer is fitted on: of many images, in an order drawn with the cell's seed."""
+FEWER = "give fewer prototypes"
+"""What to do where memory does not suffice for a scorer."""
 IN_MEMORY = 2 << 30
 """Bytes of a scorer's scores of the training images that are held in memory."""
 
@@ -52,7 +54,8 @@ def run_traits(
             data.extract_test()
             context.look_at(data)
         try:
-            outcome = evaluate_cell(spec, result, data, context, data.progress)
+            with memory_suffices("cpu", "leave more to this job"):
+                outcome = evaluate_cell(spec, result, data, context, data.progress)
         except BenchkitError as e:
             outcome = Outcome.of(result.cell, e)
         outcomes.append(outcome)
@@ -110,9 +113,10 @@ def score_traits(groups: Mapping[str, Sequence[Cell]], data: JobData) -> Iterato
     for fit in good:
         with data.progress.step(f"fit {fit.spec.canonical}, seed {fit.seed}", len(data.folds), "folds") as step:
             try:
-                for fold in data.folds:
-                    _fit_one(fit, fold, kept[fold.train_split], data)
-                    step.advance()
+                with memory_suffices(data.options.device, FEWER):
+                    for fold in data.folds:
+                        _fit_one(fit, fold, kept[fold.train_split], data)
+                        step.advance()
             except BenchkitError as e:
                 fit.fail(e)
         waiting.append(fit)
@@ -194,14 +198,10 @@ def _fit_one(fit: _Fit, fold: Fold, kept: Kept, data: JobData) -> None:
     parts = views_of([patches], own)  # a choice of rows would be a copy
     scorer: Scorer = fit.spec.build()
     stream: Any = shuffled(parts, 0, BATCH, fit.seed, 1, 0, BUFFER_BYTES)
-    with (
-        memory_suffices(data.options.device, "give fewer prototypes"),
-        closing(stream) as batches,  # which ends its thread, where the scorer does not want all of it
-    ):
+    with closing(stream) as batches:  # which ends its thread, where the scorer does not want all of it
         scorer.fit(batches, seed=fit.seed, device=data.options.device)
     fit.scorers.append(scorer)
-    with memory_suffices(data.options.device, "give fewer prototypes"):
-        scores = _train_scores(scorer, parts, len(own), data.extraction(fold.train_split).scratch)
+    scores = _train_scores(scorer, parts, len(own), data.extraction(fold.train_split).scratch)
     for cell in fit.good:
         try:
             drawn = data.subset(fold, cell)
@@ -256,7 +256,8 @@ def _score_test(fits: Sequence[_Fit], data: JobData) -> list[list[Float32[np.nda
                     if fit.point != point or not fit.good or not len(here):
                         continue
                     try:
-                        out[i][k][there] = image_scores(fit.scorers[k], patches[here])[:, used[i][k]]
+                        with memory_suffices(data.options.device, FEWER):
+                            out[i][k][there] = image_scores(fit.scorers[k], patches[here])[:, used[i][k]]
                     except BenchkitError as e:
                         fit.fail(e)
     keep = [data.valid(f.test_split)[f.test] for f in data.folds]

@@ -164,6 +164,21 @@ def test_a_crash_is_kept_with_its_trace(tmp_path: Path, monkeypatch: pytest.Monk
     assert "ZeroDivisionError" in str(log)
 
 
+@pytest.mark.parametrize("allocate", ["numpy.empty(1 << 55)", "torch.empty(1 << 55)"])
+def test_memory_that_does_not_suffice_is_no_crash(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocate: str
+) -> None:
+    import numpy
+    import torch
+
+    monkeypatch.setattr("benchkit.dispatch.work.run_job", lambda *_: eval(allocate, {"numpy": numpy, "torch": torch}))
+    launched = launch([Grid(("digits",), ("pixels",), ("centroid",))], Settings(db=tmp_path / "r.sqlite"), Silent())
+    (failure,) = launched.failures
+    assert failure.reason == "out of memory"
+    assert str(failure.error).startswith("the job ran out of memory (")
+    assert "\n" not in str(failure.error)
+
+
 def test_a_job_file_runs_from_a_shell_and_what_it_finished_is_not_done_again(tmp_path: Path) -> None:
     from benchkit.job import Job
 

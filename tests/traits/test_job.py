@@ -4,13 +4,14 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 from typer.testing import CliRunner
 
@@ -28,6 +29,7 @@ from benchkit.sampling import subset
 from benchkit.scorers.pca import PCA
 from benchkit.scorers.random import Random
 from benchkit.spec import resolve
+from benchkit.traits import job
 from benchkit.traits.job import score_traits
 
 TRAITS = ("red", "striped", "bright", "never")
@@ -255,6 +257,41 @@ def test_scores_that_are_too_many_for_memory_give_the_same(
     monkeypatch.setattr("benchkit.traits.choosing._BLOCK", 300)
     after = run(tmp_path / "b.sqlite", folder, **grid)
     assert [(r.metrics, r.record) for r in before] == [(r.metrics, r.record) for r in after]
+
+
+@pytest.mark.parametrize("allocate", [np.empty, torch.empty], ids=["numpy", "torch"])
+@pytest.mark.parametrize("stage", ["fit", "choose", "test", "evaluate"])
+def test_a_scorer_that_memory_does_not_suffice_for_fails_alone_in_one_line(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allocate: Callable[[int], Any], stage: str
+) -> None:
+    chosen: list[int] = []
+
+    def watched(function: Callable[..., Any], here: str, k_of: Callable[..., int]) -> Callable[..., Any]:
+        def work(*args: Any, **more: Any) -> Any:
+            k = k_of(*args)
+            if k == 8 and stage == here and (stage != "test" or k in chosen):
+                allocate(1 << 55)
+            if here == "choose":
+                chosen.append(k)
+            return function(*args, **more)
+
+        return work
+
+    monkeypatch.setattr(Random, "fit", watched(Random.fit, "fit", lambda self, *_: self.params.k))
+    monkeypatch.setattr(Random, "__call__", watched(Random.__call__, "test", lambda self, *_: self.n_prototypes))
+    monkeypatch.setattr(job, "choose", watched(job.choose, "choose", lambda scores, *_: scores.shape[1]))
+    monkeypatch.setattr(
+        job, "evaluate_cell", watched(job.evaluate_cell, "evaluate", lambda spec, *_: spec.build().params.k)
+    )
+    with pytest.raises(RunFailed) as caught:
+        run(tmp_path / "r.sqlite", folder, classifier=["random,k=4", "random,k=8"])
+    (failure,), (report,) = caught.value.failures, caught.value.reports
+    assert (failure.cell.classifier, report.cell.classifier) == ("random,k=8", "random,k=4")
+    assert failure.reason == "out of memory"
+    assert failure.error is not None
+    assert failure.error.startswith("the memory of 'cpu' does not suffice (")
+    assert failure.error.endswith("leave more to this job" if stage == "evaluate" else "give fewer prototypes")
+    assert "\n" not in failure.error
 
 
 def test_a_sweep_may_call_a_scorer_by_its_name(folder: Path, tmp_path: Path) -> None:

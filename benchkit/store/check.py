@@ -13,6 +13,7 @@ from benchkit.errors import StoreError
 from benchkit.progress import Progress
 from benchkit.sealing import unseal
 from benchkit.store.claims import alive, owners, release_dead
+from benchkit.store.connection import ANEW
 from benchkit.store.database import Store
 from benchkit.store.ingest import waiting
 from benchkit.store.leases import sightings
@@ -25,7 +26,6 @@ AT_ONCE = 100
 """Files that are looked at between two signs of progress: a sign takes longer than a look."""
 FEW = 20
 """Findings of one kind that get a line each."""
-_LOST = "restore a backup; `sqlite3 OLD .recover | sqlite3 NEW` saves what can be read"
 _RECOMPUTE = "`benchkit merge BACKUP` brings it back, `benchkit run --force` computes it again"
 
 
@@ -75,8 +75,8 @@ def _integrity(store: Store, quick: bool) -> list[Finding]:
     try:
         found = [row[0] for row in store.execute(f"PRAGMA {pragma}({FEW})").fetchall()]
     except (StoreError, sqlite3.Error) as e:
-        found = [str(e)]
-    return [Finding(f"the file is damaged: {' '.join(line.split())}", _LOST) for line in found if line != "ok"]
+        found = [str(e.__cause__ or e)]
+    return [Finding(f"the file is damaged: {' '.join(line.split())}", ANEW) for line in found if line != "ok"]
 
 
 def _schema(store: Store) -> Iterator[Finding]:

@@ -26,6 +26,8 @@ SAY_SO = 5.0
 """Seconds of waiting after which the user is told what for."""
 
 _BUSY = ("locked", "busy", "locking protocol")
+ANEW = "move a damaged one away, then `benchkit merge BACKUP` brings back what a backup has, `benchkit run` the rest"
+"""What is left to do where the file itself is damaged; docs/registry.md has it step by step."""
 T = TypeVar("T")
 
 
@@ -94,8 +96,12 @@ def _explain(text: str, lower: str) -> str:
         return ": the disk is full; nothing was changed"
     if "locked" in lower or "busy" in lower:
         return ": another process is writing to it; nothing was changed, try again once it is done"
-    if any(word in lower for word in ("not a database", "malformed", "disk image", "no such table", "no such column")):
-        return f" is damaged or no registry ({text}): `benchkit check` says more; restore a backup"
+    if "not a database" in lower:
+        return f" is no registry, or damaged from its beginning on ({text}): --db names another; {ANEW}"
+    if "malformed" in lower or "disk image" in lower:
+        return f" is damaged ({text}): {ANEW}"
+    if "no such table" in lower or "no such column" in lower:
+        return f" is damaged or no registry ({text}): `benchkit check` names all that it lacks; {ANEW}"
     if "readonly" in lower or "unable to open" in lower or "permission" in lower:
         return f" cannot be opened ({text}): check the permissions of the file and its folder"
     return f": {text}"

@@ -17,7 +17,7 @@ from typing import Any
 import peewee
 
 from benchkit.errors import StoreError
-from benchkit.store.connection import Database, StoreBusy, errors, explained, patiently
+from benchkit.store.connection import ANEW, Database, StoreBusy, errors, explained, patiently
 from benchkit.store.filesystem import network_filesystem
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 
@@ -221,10 +221,7 @@ def _prepare(store: Store, create: bool) -> None:
     new = not (existed and store.path.stat().st_size)
     version = 0 if new else _version(store)
     if version == 0 and existed and any(store.side.glob("predictions/[!.]*")):
-        raise StoreError(
-            f"registry '{store.path}' is empty, and '{store.side}' is not: it was cut off; restore a backup, or delete "
-            "it to begin anew"
-        )
+        raise StoreError(f"registry '{store.path}' is empty, and '{store.side}' is not: it was cut off: {ANEW}")
     if not new:
         if version == VERSION:
             if store.writable:

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from benchkit.errors import StoreError
+from benchkit.cli import with_commands
+from benchkit.errors import BenchkitError, StoreError
 from benchkit.pivot import entries, pivot
 from benchkit.progress import Silent
 from benchkit.report import Report
@@ -95,3 +97,28 @@ def test_json_that_another_program_has_broken_is_named(path: Path) -> None:
     db.close()
     with open_store(path) as store, pytest.raises(StoreError, match=r"run 3 .*damaged"):
         queries.load(store, 3)
+
+
+@pytest.mark.parametrize("damage", ["cut off", "emptied", "overwritten", "overwritten in the middle"])
+def test_where_the_file_is_damaged_the_way_out_is_one_that_works(path: Path, tmp_path: Path, damage: str) -> None:
+    with open_store(path) as store:
+        backup(store, tmp_path / "backup.sqlite", Silent())
+    whole = path.read_bytes()
+    path.write_bytes(
+        {
+            "cut off": whole[:60_000],
+            "emptied": b"",
+            "overwritten": b"x" * 64 + whole[64:],
+            "overwritten in the middle": whole[: 1 << 13] + b"x" * (1 << 14) + whole[(1 << 13) + (1 << 14) :],
+        }[damage]
+    )
+    done = CliRunner().invoke(with_commands(), ["check", "--db", str(path)])
+    said = f"{done.stdout}{done.exception}"
+    assert isinstance(done.exception, BenchkitError)
+    assert "`benchkit merge BACKUP` brings back what a backup has, `benchkit run` the rest" in said
+    assert "benchkit check" not in said
+    path.rename(tmp_path / "damaged.sqlite")
+    with open_store(path) as store:
+        merge(store, tmp_path / "backup.sqlite", Silent())
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (12,)
+        assert check(store, Silent()) == []

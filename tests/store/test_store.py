@@ -139,7 +139,11 @@ def test_what_is_no_registry_is_refused_and_left_alone(tmp_path: Path) -> None:
         db.execute("CREATE TABLE mine (x)")
     text = tmp_path / "notes.txt"
     text.write_text("no database at all, but long enough to be read as one" * 100)
-    for path, word in ((other, "no benchkit registry"), (text, "damaged or no registry"), (tmp_path, "is a folder")):
+    for path, word in (
+        (other, "no benchkit registry"),
+        (text, "no registry, or damaged"),
+        (tmp_path, "is a folder"),
+    ):
         before = path.read_bytes() if path.is_file() else b""
         with pytest.raises(StoreError, match=word):
             open_store(path)

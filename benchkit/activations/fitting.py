@@ -1,5 +1,6 @@
 """Fitting a scorer on a recording."""
 
+import os
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,8 @@ def fit(
     """Fits the scorer on vectors of a recording in random order, and saves it with the record of the fit.
 
     point: of the recording; None is the one that the scorer's spec names, or the only one that there is. patches: leave
-    class tokens and registers out. Raises BenchkitError where the scorer's spec names another point.
+    class tokens and registers out. Raises StoreError where no file can be written there, BenchkitError where the
+    scorer's spec names another point.
     """
     progress = progress or Silent()
     spec = resolve("scorer", scorer)
@@ -49,12 +51,7 @@ def fit(
         raise BenchkitError(f"scorer '{spec.name}' is fitted already: it comes from a file")
     statistics = chosen.patch_statistics if patches else chosen.statistics
     statistics.require_finite(f"point '{chosen.point}' of '{on}'")
-    if to.is_dir():
-        raise StoreError(f"--to '{to}' is a folder: name the file to write, as in '{to / 'scorer.safetensors'}'")
-    try:  # now, and not after the fit
-        to.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(f"cannot write '{to}': {e.strerror}") from e
+    _check_place(to)  # now, and not after the fit
     stream = chosen.batches(batch_size, seed=seed, epochs=epochs, patches=patches)
     total = epochs * chosen.vectors_of(patches=patches)
     with progress.step(f"fit {spec.canonical}", total, "vectors") as step, closing(stream) as batches:
@@ -79,3 +76,14 @@ def fit(
         },
     )  # fmt: skip
     return made
+
+
+def _check_place(to: Path) -> None:
+    """Raises StoreError where no file can be written there. Its folder is not made: a folder that is not there is more
+    often a slip of the pen than one that is wanted."""
+    if to.is_dir():
+        raise StoreError(f"--to '{to}' is a folder: name the file to write, as in '{to / 'scorer.safetensors'}'")
+    if not to.absolute().parent.is_dir():
+        raise StoreError(f"cannot write '{to}': there is no folder '{to.parent}'")
+    if not os.access(to.absolute().parent, os.W_OK):
+        raise StoreError(f"cannot write '{to}': the folder '{to.parent}' is read-only")

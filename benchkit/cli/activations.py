@@ -75,7 +75,12 @@ def ls(
 def fit(
     scorer: Annotated[str, typer.Option(help="What is fitted, as in 'kmeans,k=512'.")],
     on: Annotated[Path, typer.Option(help="Folder of a recording.")],
-    to: Annotated[Path, typer.Option(help="The file to write (safetensors); 'fitted:FILE' is the scorer then.")],
+    to: Annotated[
+        Path,
+        typer.Option(
+            help="The file to write (safetensors), in a folder that is there; it is the scorer 'fitted:FILE'."
+        ),
+    ],
     point: Annotated[
         str | None, typer.Option(help="Of the recording (default: the scorer's, or its only one).")
     ] = None,

@@ -68,7 +68,11 @@ def test_where_it_is_to_be_written_is_looked_at_before_anything_is_fitted(
 
     monkeypatch.setattr("benchkit.scorers.random.Random.fit", never)
     (tmp_path / "file").write_text("")
-    for to, said in ((tmp_path, "is a folder"), (tmp_path / "file" / "s.safetensors", "cannot write")):
+    for to, said in (
+        (tmp_path, "is a folder"),
+        (tmp_path / "file" / "s.safetensors", "cannot write"),
+        (tmp_path / "new" / "deep" / "s.safetensors", f"there is no folder '{tmp_path / 'new' / 'deep'}'"),
+    ):
         with pytest.raises(StoreError, match=said):
             fit("random,k=5", recorded, to, point="tokens")
 

@@ -5,11 +5,12 @@ with benchkit.open("registry.sqlite") as results:
     results.table()
 """
 
+import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchkit.environment import check_device
 from benchkit.errors import BenchkitError
@@ -68,8 +69,21 @@ class Settings:
     detach: bool = False
 
     def __post_init__(self) -> None:
-        """Raises BenchkitError for what is no device."""
+        """Raises BenchkitError for what is no device, and for a number or a path that can be none."""
         check_device(self.device)
+        for name, least in (("batch_size", 1), ("workers", 0), ("jobs", 1), ("skip_bad", 0), ("replicates", 0)):
+            given = getattr(self, name)
+            if given is None and name not in ("skip_bad", "replicates"):
+                continue
+            if type(given) is not int or given < least:
+                raise BenchkitError(f"{name}={given!r} must be a whole number from {least}")
+        for name in ("db", "cache"):
+            given = getattr(self, name)
+            if given is None and name == "cache":
+                continue
+            if not isinstance(given, str | Path) or not str(given):
+                raise BenchkitError(f"{name}={given!r} must be a path")
+            object.__setattr__(self, name, Path(os.path.expanduser(given)))
 
     def options(self) -> JobOptions:
         """As jobs carry them: with absolute paths."""
@@ -207,11 +221,11 @@ def _end_claims(store: Store) -> None:
 
 def run(
     *,
-    task: str | Sequence[str],
-    model: str | Sequence[str],
-    classifier: str | Sequence[str] = "linear",
-    n_train: int | Sequence[int] = -1,
-    seed: int | Sequence[int] = 0,
+    task: str | Iterable[str],
+    model: str | Iterable[str],
+    classifier: str | Iterable[str] = "linear",
+    n_train: int | Iterable[int] = -1,
+    seed: int | Iterable[int] = 0,
     db: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
@@ -226,10 +240,12 @@ def run(
 
     from benchkit.store.reports import load_reports
 
-    grid = Grid(_strings(task), _strings(model), _strings(classifier), _numbers(n_train), _numbers(seed))
+    grid = Grid(_several(task), _several(model), _several(classifier), _several(n_train), _several(seed))
     settings = settings or Settings()
+    if not isinstance(settings, Settings):
+        raise BenchkitError(f"settings is a {type(settings).__name__}, and must be a benchkit.api.Settings")
     if db is not None:
-        settings = replace(settings, db=Path(db))
+        settings = replace(settings, db=store_path(db))
     launched = launch([grid], settings, progress or Silent())
     with open_store(settings.db, create=False) as store:
         reports = load_reports(store, [p.run for p in launched.after.cells if p.run is not None])
@@ -243,12 +259,10 @@ def open(path: str | Path | None = None) -> Results:
     return Results(store_path(path))
 
 
-def _strings(given: str | Sequence[str]) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
-
-
-def _numbers(given: int | Sequence[int]) -> tuple[int, ...]:
-    return (given,) if isinstance(given, int) else tuple(given)
+def _several(given: Any) -> tuple[Any, ...]:
+    """One value or some, numpy's whole numbers as Python's; Grid says what is wrong with any other."""
+    values = (given,) if isinstance(given, str) or not isinstance(given, Iterable) else tuple(given)
+    return tuple(v.__index__() if hasattr(v, "__index__") and not isinstance(v, bool) else v for v in values)
 
 
 __all__ = ["Cell", "Grid", "Launched", "Results", "RunFailed", "Settings", "launch", "look", "open", "run"]

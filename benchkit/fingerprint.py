@@ -52,7 +52,7 @@ def fingerprint(record: Any) -> str:
 def cache_dir() -> Path:
     """BENCHKIT_CACHE, or the user's cache folder."""
     if given := os.environ.get("BENCHKIT_CACHE"):
-        return Path(given)
+        return Path(os.path.expanduser(given))
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("benchkit"))

@@ -39,6 +39,12 @@ class Grid:
     seed: tuple[int, ...] = (0,)
 
     def __post_init__(self) -> None:
+        for name, kind in (("task", str), ("model", str), ("classifier", str), ("n_train", int), ("seed", int)):
+            given = getattr(self, name)
+            if not given or not all(type(v) is kind for v in given):
+                what = "a whole number" if kind is int else "a spec, as text"
+                what += " (-1 is all)" if name == "n_train" else ""
+                raise BenchkitError(f"{name} = {_shown(given)} must be {what}, or several")
         for n in self.n_train:
             if n == 0 or n < -1 or n >= 2**63:
                 raise BenchkitError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Float32, Int32
 
-from benchkit.errors import StoreError, require
+from benchkit.errors import BenchkitError, StoreError, did_you_mean, require
 from benchkit.interfaces import Labels
 from benchkit.pivot import Pivot, entries, pivot
 from benchkit.report import Report
@@ -107,16 +107,16 @@ class Results:
 
     def table(
         self,
-        rows: Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
+        rows: Names | None = None,
+        columns: Names | None = None,
         metric: Names = (),
         show: Literal["value", "low", "high", "sd", "n", "chance"] = "value",
         **filters: Any,
     ) -> "pandas.DataFrame":
         """The table of `benchkit table`, seeds averaged: models and classifiers down, tasks across, where not given.
 
-        rows, columns: of task, model, classifier, n_train and seed. metric: the tasks' primary one where not given.
-        show: the mean over the seeds, an end of the 95 % interval (of a single run), the standard deviation over the
+        rows, columns: of task, model, classifier, n_train, seed and metric. metric: the tasks' primary one where not
+        given. show: the mean over the seeds, an end of the 95 % interval (of a single run), the standard deviation over the
         seeds, their number, or what a constant scorer gets.
         """
         made = self.pivot(rows, columns, metric, **filters)
@@ -130,14 +130,18 @@ class Results:
 
     def pivot(
         self,
-        rows: Sequence[str] | None = None,
-        columns: Sequence[str] | None = None,
+        rows: Names | None = None,
+        columns: Names | None = None,
         metric: Names = (),
         **filters: Any,
     ) -> Pivot:
         """The same as records, for benchkit.rendering.render."""
-        found = entries(self._store, _filters(**filters), _names(metric), rows, columns)
-        return pivot(found, rows, columns)
+        down, across = (None if n is None else _names(n) for n in (rows, columns))
+        found = entries(self._store, _filters(**filters), _names(metric), down, across)
+        if not found and (unknown := set(_names(metric)) - set(known := queries.metric_names(self._store))):
+            wrong = min(unknown)
+            raise BenchkitError(f"no run has the metric '{wrong}'{did_you_mean(wrong, known)} ({', '.join(known)})")
+        return pivot(found, down, across)
 
     def report(self, run: int | str) -> Report:
         """Everything about one run: its number, the beginning of its uuid, or "last"."""
@@ -209,26 +213,28 @@ def read_predictions(data: bytes) -> Predictions:
 
 
 def _filters(
-    task: Names = (),
-    model: Names = (),
-    classifier: Names = (),
-    n_train: Numbers = (),
-    seed: Numbers = (),
+    task: Names | None = None,
+    model: Names | None = None,
+    classifier: Names | None = None,
+    n_train: Numbers | None = None,
+    seed: Numbers | None = None,
     history: bool = False,
 ) -> Filters:
     return Filters(_names(task), _names(model), _names(classifier), _numbers(n_train), _numbers(seed), history)
 
 
-def _names(given: Names) -> tuple[str, ...]:
-    return (given,) if isinstance(given, str) else tuple(given)
+def _names(given: Names | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())
 
 
-def _numbers(given: Numbers) -> tuple[int, ...]:
-    return (given,) if isinstance(given, int) else tuple(given)
+def _numbers(given: Numbers | None) -> tuple[int, ...]:
+    return (given,) if isinstance(given, int) else tuple(given if given is not None else ())
 
 
 def _index(keys: Sequence[tuple[Any, ...]], names: Sequence[str]) -> Any:
     pandas = _pandas()
+    if not names:
+        return pandas.Index([""] * len(keys))
     if len(names) == 1:
         return pandas.Index([k[0] for k in keys], name=names[0])
     levels = list(zip(*keys, strict=True)) or [()] * len(names)

@@ -275,3 +275,13 @@ def test_the_predictions_of_a_real_run_give_its_number_again(tmp_path: Path) -> 
     assert len(found.ids) == report.n_test == len(set(found.ids))
     assert float(np.mean(found.scores.argmax(axis=1) == found.labels)) == pytest.approx(report.value)
     assert table.loc["pixels", 5] == report.value
+
+
+def test_the_table_takes_one_name_or_several_and_a_mistyped_metric_is_no_empty_table(path: Path) -> None:
+    with benchkit.open(path) as results:
+        assert results.table(rows="model").equals(results.table(rows=["model"]))
+        assert results.table(columns="n_train").equals(results.table(columns=["n_train"]))
+        assert results.table(task=None, seed=None).equals(results.table())
+        assert results.table(rows=[], columns=["model", "classifier", "task", "n_train"]).shape[0] == 1
+        with pytest.raises(BenchkitError, match=r"no run has the metric 'top2'; did you mean 'top1'\?"):
+            results.table(metric="top2")

@@ -6,6 +6,7 @@ text, a path, a whole number, a choice) is converted at once, and all else goes 
 that works in another way this does nothing.
 """
 
+import os
 import re
 import typing
 from enum import Enum
@@ -46,6 +47,7 @@ class _Conversion:
             return param._runtime_param.coerce(value, param=param, ctx=ctx)
         except BadParameter as e:  # which says what it wants, and not what it got
             e.message = f"{', '.join(map(repr, value if several else [value]))}: {e.message}"
+            e.message += " (-1 is all)" if param.name == "n_train" else ""
             raise
 
 
@@ -59,7 +61,7 @@ def _simple(value: Any, wanted: Any, info: Any) -> Any:
     if not isinstance(value, str):
         return _LEFT
     if wanted is Path and not (info.exists or info.resolve_path or info.allow_dash):
-        return Path(value)
+        return Path(os.path.expanduser(value))  # a shell leaves `--cache=~/features` as it is
     if wanted is int and re.fullmatch(r"-?[0-9]{1,18}", value):
         number = int(value)
         return (

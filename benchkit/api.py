@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from benchkit.environment import check_device
 from benchkit.errors import BenchkitError
@@ -224,8 +224,8 @@ def run(
     task: str | Iterable[str],
     model: str | Iterable[str],
     classifier: str | Iterable[str] = "linear",
-    n_train: int | Iterable[int] = -1,
-    seed: int | Iterable[int] = 0,
+    n_train: SupportsIndex | Iterable[SupportsIndex] = -1,
+    seed: SupportsIndex | Iterable[SupportsIndex] = 0,
     db: str | Path | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,

@@ -116,8 +116,8 @@ class Results:
         """The table of `benchkit table`, seeds averaged: models and classifiers down, tasks across, where not given.
 
         rows, columns: of task, model, classifier, n_train, seed and metric. metric: the tasks' primary one where not
-        given. show: the mean over the seeds, an end of the 95 % interval (of a single run), the standard deviation over the
-        seeds, their number, or what a constant scorer gets.
+        given. show: the mean over the seeds, an end of the 95 % interval (of a single run), the standard deviation over
+        the seeds, their number, or what a constant scorer gets.
         """
         made = self.pivot(rows, columns, metric, **filters)
         frame = _pandas().DataFrame(

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import DataError, PluginError
-from benchkit.interfaces import Backbone, Component, Fitted, Fold, Labels, Problem, Task, TaskKind
+from benchkit.interfaces import Backbone, Component, Fitted, Fold, Labels, Problem, Scorer, Task, TaskKind
 from benchkit.metrics import find
 
 
@@ -119,6 +119,30 @@ def checked_scores(fitted: Fitted, x: np.ndarray, n_classes: int) -> Float32[np.
             f"{(len(x), n_classes)}"
         )
     return scores.astype(np.float32, copy=False)
+
+
+def checked_patch_scores(scorer: Scorer, x: Float32[np.ndarray, "B D"], k: int) -> Float32[np.ndarray, "B K"]:
+    """The prototypes' scores of these vectors. Raises PluginError for an array of another shape, or of no numbers."""
+    scores = np.asarray(scorer(x))
+    if scores.shape != (len(x), k) or scores.dtype.kind not in "fiub":
+        raise PluginError(
+            f"{type(scorer).__name__} gave scores {scores.dtype} {scores.shape} for {len(x)} vectors and {k} prototypes"
+            f" (n_prototypes), not float32 {(len(x), k)}"
+        )
+    return scores.astype(np.float32, copy=False)
+
+
+def checked_tensors(scorer: Scorer) -> Mapping[str, np.ndarray]:
+    """What is saved of a scorer. Raises PluginError for what is no dictionary of plain arrays."""
+    made = scorer.tensors()
+    name = f"{type(scorer).__name__}.tensors()"
+    if not isinstance(made, Mapping):
+        raise PluginError(f"{name} gave a {type(made).__name__}, not arrays by name")
+    for key, array in made.items():
+        if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+            what = f"array of type {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise PluginError(f"{name} gave '{key}' as {what}, not as an array of numbers")
+    return made
 
 
 def checked_fitted(made: Any, component: Component) -> Fitted:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.activations.recording import Recording
+from benchkit.contract import checked_tensors
 from benchkit.errors import BenchkitError, SpecError, StoreError
 from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Scorer
 from benchkit.progress import Progress, Silent
-from benchkit.scorers.saved import as_point, save_scorer
+from benchkit.scorers.sae import SAE
+from benchkit.scorers.saved import Saved, as_point, save_scorer
 from benchkit.spec import resolve
 
 BATCH = 8192
@@ -38,6 +40,8 @@ def fit(
     progress = progress or Silent()
     spec = resolve("scorer", scorer)
     made: Scorer = spec.build()
+    if isinstance(made, Saved | SAE):
+        raise BenchkitError(f"scorer '{spec.name}' is fitted already: it comes from a file")
     recording = Recording.open(on)
     wanted = point or made.point
     chosen = recording[wanted] if wanted else recording.only
@@ -47,8 +51,8 @@ def fit(
             made = spec.build()
         if as_point(made.point) != as_point(chosen.point):
             raise SpecError(f"scorer '{scorer}' is of point '{made.point}', and --point names '{chosen.point}'")
-    else:
-        raise BenchkitError(f"scorer '{spec.name}' is fitted already: it comes from a file")
+    elif made.point is not None and as_point(made.point) != as_point(chosen.point):
+        raise SpecError(f"scorer '{scorer}' is of point '{made.point}', and --point names '{chosen.point}'")
     statistics = chosen.patch_statistics if patches else chosen.statistics
     statistics.require_finite(f"point '{chosen.point}' of '{on}'")
     _check_place(to)  # now, and not after the fit
@@ -63,6 +67,7 @@ def fit(
 
         with memory_suffices(device, "give fewer prototypes, or a smaller --batch-size"):
             made.fit(counted(), seed=seed, device=device)
+    checked_tensors(made)
     save_scorer(
         to,
         made,

@@ -3,6 +3,7 @@
 import numpy as np
 from jaxtyping import Float32
 
+from benchkit.contract import checked_patch_scores
 from benchkit.errors import FitError
 from benchkit.interfaces import Scorer
 
@@ -21,7 +22,7 @@ def image_scores(
     step = max(1, at_once // max(1, patches * k))
     for start in range(0, n, step):
         part = np.ascontiguousarray(tokens[start : start + step], np.float32)
-        scores = scorer(part.reshape(-1, dim))
+        scores = checked_patch_scores(scorer, part.reshape(-1, dim), k)
         np.max(scores.reshape(len(part), patches, k), axis=1, out=out[start : start + step])
     if np.isnan(out).any():
         raise FitError(

@@ -2,8 +2,10 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +15,10 @@ from benchkit.activations.fitting import fit
 from benchkit.activations.moments import Moments
 from benchkit.activations.recording import RecordedPoint
 from benchkit.activations.shards import Identity, ShardWriter
-from benchkit.errors import BenchkitError, FitError, SpecError, StoreError
+from benchkit.errors import BenchkitError, FitError, PluginError, SpecError, StoreError
+from benchkit.hookspecs import Entry
 from benchkit.interfaces import Scorer
+from benchkit.plugins import Catalog, Plugin, discover
 from benchkit.spec import resolve
 
 
@@ -140,3 +144,63 @@ def test_vectors_that_are_not_finite_are_not_fitted_on(tmp_path: Path) -> None:
     assert RecordedPoint.open(to / "p").statistics.not_finite == 24
     with pytest.raises(BenchkitError, match=r"point 'p' of .*: 0 values are NaN and 24 infinite"):
         fit("random,k=2", to, tmp_path / "s.safetensors")
+
+
+@dataclass(frozen=True)
+class MeanParams:
+    habit: str = "good"
+
+
+class Mean(Scorer):
+    """A third party's, without a parameter `point`."""
+
+    Params = MeanParams
+    n_prototypes = 1
+
+    def fit(self, activations: Iterator[np.ndarray], *, seed: int = 0, device: str = "cpu") -> None:
+        self.mean = np.concatenate(list(activations)).mean(axis=0)
+
+    def __call__(self, activations: np.ndarray) -> np.ndarray:
+        return activations @ self.mean[:, None]
+
+    def tensors(self) -> dict[str, Any]:
+        wrong = {"list": [self.mean], "object": {"mean": self.mean.astype(object)}, "torch": {"mean": None}}
+        return wrong.get(self.params.habit, {"mean": self.mean})  # type: ignore[return-value]
+
+    def restore(self, tensors: Mapping[str, np.ndarray]) -> None:
+        self.mean = tensors["mean"]
+
+
+@pytest.fixture
+def mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Entry("the mean activation", f"{__name__}:Mean")
+    plugin = Plugin("mean", "benchkit-mean", "1", __name__, {"scorer": {"mean": entry}})
+    catalog = Catalog((*discover().plugins, plugin))
+    monkeypatch.setattr("benchkit.plugins.discover", lambda: catalog)
+
+
+@pytest.mark.usefixtures("mean")
+def test_a_scorer_without_a_parameter_for_its_point_is_fitted_and_used_where_one_says(
+    recorded: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "mean.safetensors"
+    fitted = fit("mean", recorded, path, point="blocks.1.norm2")
+    again: Scorer = resolve("scorer", f"fitted:{path}").build()
+    assert again.point == "blocks.1.norm2"
+    x = np.load(recorded / "blocks.1.norm2" / "00000.npy")[0].astype(np.float32)
+    np.testing.assert_array_equal(again(x), fitted(x))
+
+
+@pytest.mark.usefixtures("mean")
+@pytest.mark.parametrize(
+    ("habit", "words"),
+    [
+        ("list", "gave a list, not arrays by name"),
+        ("object", "'mean' as array of type object"),
+        ("torch", "'mean' as NoneType"),
+    ],
+)
+def test_what_cannot_be_saved_of_a_scorer_is_named(recorded: Path, tmp_path: Path, habit: str, words: str) -> None:
+    with pytest.raises(PluginError, match=words):
+        fit(f"mean,habit={habit}", recorded, tmp_path / "mean.safetensors", point="tokens")
+    assert not list(tmp_path.iterdir())

@@ -1,9 +1,11 @@
 """The maximum over patches is that of all patches, however few images are scored at a time."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
-from benchkit.errors import FitError
+from benchkit.errors import FitError, PluginError
 from benchkit.scorers.random import Random, RandomParams
 from benchkit.traits import image_scores
 
@@ -35,3 +37,13 @@ def test_activations_that_are_not_numbers_are_refused() -> None:
     tokens[1, 1, 3] = np.nan
     with pytest.raises(FitError, match="Random gives scores that are not numbers"):
         image_scores(fitted(4), tokens)
+
+
+@pytest.mark.parametrize("scores", [lambda x: x[:, :3], lambda x: x[1:, :4], lambda x: None])
+def test_scores_of_another_shape_are_refused(scores: Callable[[np.ndarray], np.ndarray]) -> None:
+    class Odd(Random):
+        def __call__(self, activations: np.ndarray) -> np.ndarray:
+            return scores(activations)
+
+    with pytest.raises(PluginError, match=r"Odd gave scores .* for 6 vectors and 4 prototypes \(n_prototypes\)"):
+        image_scores(Odd(RandomParams(k=4)), np.zeros((3, 2, 8), np.float32))

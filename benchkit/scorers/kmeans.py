@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Int
 
 from benchkit.errors import FitError
 from benchkit.scorers.prototypes import PointParams, Prototypes, Similarity, finite_batches, first_batch
@@ -25,6 +25,9 @@ RARE = 0.01
 """A centre with less than this share of the mean count is given a new place..."""
 LOOK = 10
 """...each time that so many vectors a centre have gone past."""
+LEAST_AT_ONCE, MOST_AT_ONCE = 16, 1024
+"""Candidates for centres that are drawn at a time: as many as there are centres, within these bounds, for then few of
+them are rejected."""
 DISTANCES = 1 << 25
 """Held at a time: 128 MB."""
 
@@ -46,6 +49,7 @@ class KMeans(Prototypes):
 
     Params = KMeansParams
     params: KMeansParams
+    version = 2
 
     def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
         import torch
@@ -75,18 +79,50 @@ class KMeans(Prototypes):
 
 def plus_plus(x: "Float[Tensor, 'N D']", k: int, generator: "Generator") -> "Float[Tensor, 'k D']":
     """k of the vectors: the first at random, each further one with a chance in proportion to its squared distance from
-    the nearest that is chosen. Where all vectors left coincide with one that is, further ones are drawn evenly."""
+    the nearest that is chosen. Where all vectors left coincide with one that is, further ones are drawn evenly.
+
+    One matrix product measures the distances from many centres, not from each as it is chosen: they are drawn by what
+    the distances were before, and one that has come nearer to a centre since is rejected as often as it has become less
+    likely (von Neumann's rejection), which leaves the distribution what it is.
+    """
     import torch
 
-    norms = (x * x).sum(dim=1)
-    chosen = [int(torch.randint(len(x), (1,), generator=generator))]
-    nearest = torch.full_like(norms, torch.inf)
-    for _ in range(k - 1):
-        last = x[chosen[-1]]
-        nearest = torch.minimum(nearest, (norms - 2 * (x @ last) + norms[chosen[-1]]).clamp_min(0))
-        nearest[chosen[-1]] = 0
-        chosen.append(_draw(nearest, 1, generator)[0])
-    return x[chosen].clone()
+    chosen = fresh = torch.randint(len(x), (1,), generator=generator)
+    nearest = torch.full_like(x[:, 0], torch.inf)
+    while True:
+        nearest = torch.minimum(nearest, assign(x, x[fresh])[1])
+        nearest[fresh] = 0
+        if len(chosen) == k:
+            return x[chosen].clone()
+        fresh = _further(x, nearest.double().cpu(), len(chosen), k - len(chosen), generator)
+        chosen = torch.cat([chosen, fresh])
+
+
+def _further(
+    x: "Float[Tensor, 'N D']", weights: "Float[Tensor, ' N']", n_chosen: int, most: int, generator: "Generator"
+) -> "Int[Tensor, ' n']":
+    """The next of k-means++'s vectors, one at least and up to `most`. weights: squared distances, on the CPU."""
+    import torch
+
+    total = weights.cumsum(0)
+    if not float(total[-1]) > 0:
+        return torch.randperm(len(x), generator=generator)[:most]
+    n = min(max(LEAST_AT_ONCE, n_chosen), MOST_AT_ONCE)
+    drawn, kept = torch.rand(2, n, generator=generator, dtype=torch.float64)
+    candidates = torch.searchsorted(total, drawn * total[-1], right=True).clamp_max(len(x) - 1)
+    before = weights[candidates]
+    now, some = before.clone(), x[candidates]
+    norms = (some * some).sum(dim=1)
+    between = torch.addmm(norms, some, some.T, alpha=-2).add_(norms[:, None]).clamp_min_(0).double().cpu()
+    between[candidates[:, None] == candidates] = 0
+    taken: list[int] = []
+    for i in range(n):
+        if kept[i] * before[i] < now[i]:  # always so for the first
+            taken.append(i)
+            now = torch.minimum(now, between[i])
+            if len(taken) == most:
+                break
+    return candidates[taken]
 
 
 def step(

@@ -1,12 +1,13 @@
 """k-means centres, against scikit-learn."""
 
+import itertools
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans as Reference
-from sklearn.cluster import MiniBatchKMeans
+from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 
 from benchkit.errors import FitError
 from benchkit.scorers.kmeans import KMeans, KMeansParams, assign, plus_plus, step
@@ -66,6 +67,57 @@ def test_seeds_are_vectors_spread_over_the_groups() -> None:
     x = np.concatenate([np.full((n, 2), c, np.float32) for n, c in ((5000, 0), (5, 10), (5, 20))])
     seeds = plus_plus(torch.from_numpy(x), 3, torch.Generator().manual_seed(0))
     assert sorted(seeds[:, 0].tolist()) == [0, 10, 20]
+
+
+def test_seeds_are_drawn_with_the_chances_of_drawing_one_after_another() -> None:
+    """Of six vectors, each ordered choice of three as often as k-means++ makes it; candidates come 16 at a time."""
+    x = np.array([[0, 0], [1, 0], [0, 2], [5, 5], [6, 5], [-4, 3]], np.float32)
+    squares = ((x[:, None].astype(float) - x[None]) ** 2).sum(-1)
+    chance = np.zeros((6, 6, 6))
+    for a, b in itertools.permutations(range(6), 2):
+        second = squares[a] / squares[a].sum()
+        third = np.minimum(squares[a], squares[b])
+        chance[a, b] = second[b] / 6 * third / third.sum()
+    assert chance.sum() == pytest.approx(1)
+    n, found, generator = 1500, np.zeros((6, 6, 6)), torch.Generator().manual_seed(0)
+    rows = {tuple(row): i for i, row in enumerate(x.tolist())}
+    for _ in range(n):
+        found[tuple(rows[tuple(s)] for s in plus_plus(torch.from_numpy(x), 3, generator).tolist())] += 1
+    assert (found[chance == 0] == 0).all()
+    likely = chance > 5 / n
+    spread = np.sqrt(n * chance * (1 - chance))[likely]
+    assert (abs(found - n * chance)[likely] < 4.5 * spread).all()
+    assert ((found - n * chance)[likely] ** 2 / (n * chance[likely])).sum() < 1.5 * likely.sum()
+
+
+def test_many_seeds_are_found_in_few_passes_and_are_as_good_as_those_of_scikit_learn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    x = blobs(3000, k=300)
+    passes: list[int] = []
+
+    def counted(x: torch.Tensor, centres: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        passes.append(len(centres))
+        return assign(x, centres)
+
+    monkeypatch.setattr("benchkit.scorers.kmeans.assign", counted)
+    k = 600
+    made = [plus_plus(torch.from_numpy(x), k, torch.Generator().manual_seed(seed)).numpy() for seed in (0, 0, 1)]
+    assert len(passes) < 3 * 40
+    assert sum(passes) == 3 * k
+    np.testing.assert_array_equal(made[0], made[1])
+    assert (made[0] != made[2]).any()
+    assert len(np.unique(made[0], axis=0)) == k
+    theirs = [kmeans_plusplus(x, k, random_state=seed, n_local_trials=1)[0] for seed in range(3)]
+    ours = [made[0], made[2]]
+    assert np.mean([inertia(x, c) for c in ours]) < 1.03 * np.mean([inertia(x, c) for c in theirs])
+
+
+def test_vectors_that_coincide_are_seeds_where_there_are_no_others() -> None:
+    x = np.repeat(np.array([[0.0], [3.0]], np.float32), 20, axis=0)
+    seeds = plus_plus(torch.from_numpy(x), 10, torch.Generator().manual_seed(0))
+    assert len(seeds) == 10
+    assert set(seeds[:, 0].tolist()) == {0, 3}
 
 
 def test_assignment_is_that_of_plain_distances() -> None:

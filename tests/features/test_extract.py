@@ -1,5 +1,6 @@
 """Extraction: what decodes, what does not, and how much of it at a time."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from itertools import count
@@ -19,6 +20,7 @@ from feature_samples import (
     Notes,
     Pixels,
     Recordings,
+    Threads,
     Unpicklable,
     encoded,
 )  # fmt: skip
@@ -73,6 +75,17 @@ def test_images_in_memory_go_to_workers_too(tmp_path: Path) -> None:
     task, rows = Gradients(CountParams(100)), np.arange(100)
     features = extract(task, Pixels(), "test", rows, {}, Options(tmp_path, workers=2), Silent())
     assert features.pooled[41, 3] == np.float32((3 * 3 + 41 * 7 + 1) % 256) / np.float32(255)
+
+
+def test_a_worker_starts_no_threads_for_the_processors_that_the_others_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "BENCHKIT_CPUS"):
+        monkeypatch.setenv(name, "3")  # more than one, however few processors there are
+    task, rows = Gradients(CountParams(40)), np.arange(40)
+    features = extract(task, Threads(), "test", rows, {}, Options(tmp_path, workers=2), Silent())
+    assert features.pooled[:, :3].max(axis=0).tolist() == [1, 1, 1]
+    assert len({*features.pooled[:, 3]} - {np.float32(os.getpid())}) == 2, "both have prepared some, and nobody else"
 
 
 def test_automatic_workers_are_none_where_preparing_is_quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,26 @@ class Pixels(Backbone):
         return "none"
 
 
+class Threads(Pixels):
+    """How many threads the process that prepares an image has: at most in a library's pool, in torch's, and by what
+    benchkit's own code asks; and the process's number."""
+
+    @property
+    def dim(self) -> int:
+        return 4
+
+    def preprocess(self, raw: np.ndarray) -> np.ndarray:
+        import torch
+        from threadpoolctl import threadpool_info
+
+        from benchkit import cpus
+
+        np.ones((200, 200)) @ np.ones((200, 200))
+        pools = [pool["num_threads"] for pool in threadpool_info()]
+        assert len(pools) > 1, "neither BLAS nor OpenMP is there to be limited"
+        return np.array([max(pools), torch.get_num_threads(), cpus.available(), os.getpid()], np.float32)
+
+
 class Unpicklable(Exception):
     def __init__(self, one: str, two: str) -> None:
         super().__init__(f"{one} and {two}")

@@ -15,6 +15,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # as the command does: for the baseline too
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset

@@ -57,12 +57,17 @@ class AttentiveNet:
         linear("head", d, self.n_classes)
         return {name: w.astype(np.float32, copy=False) for name, w in made.items()}
 
+    def form(self, x: Float[torch.Tensor, "n T D"]) -> Float[torch.Tensor, "n T D"]:
+        """Normalised as the first layer asks for, where no block comes before the query's."""
+        return x if self.depth > 1 else F.layer_norm(x, x.shape[-1:])
+
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L C B"]:
         lead, n_examples = w["query"].shape[:2], x.shape[1]
         each = {name: t.flatten(0, 1) for name, t in w.items()}
         if self.depth > 1:  # from here on tokens are each head's own: as many streams, of one head
             x_gnd = x.flatten(1, 2)[:, None].expand(-1, lead[1], -1, -1).flatten(0, 1)
             x = self._blocks(each, x_gnd, n_examples).unflatten(1, (n_examples, -1))
+            x = F.layer_norm(x, x.shape[-1:])
             w = {name: t[:, None] for name, t in each.items()}
         q_slad = _linear(each, f"{CROSS}.q", each["query"]).unflatten(0, w["query"].shape[:2])
         pooled_gbd = each["query"] + self._read(w, q_slad, x).flatten(0, 1)
@@ -78,7 +83,7 @@ class AttentiveNet:
         return x_gnd
 
     def _read(
-        self, w: Weights, q_slad: Float[torch.Tensor, "S L 1 D"], x: Float[torch.Tensor, "S B T D"]
+        self, w: Weights, q_slad: Float[torch.Tensor, "S L 1 D"], unit_sbtd: Float[torch.Tensor, "S B T D"]
     ) -> Float[torch.Tensor, "S L B D"]:
         """What the query's attention reads from the tokens, H parts of E features.
 
@@ -89,12 +94,13 @@ class AttentiveNet:
         themselves, normalised, are all heads' in common.
         """
         part = (self.heads, self.dim // self.heads)
-        unit_sbtd = F.layer_norm(x, x.shape[-1:])
         gain_sld, shift_sld = w[f"{CROSS}.norm1.weight"], w[f"{CROSS}.norm1.bias"]
         key_slhed, value_slhed = (z.unflatten(2, part) for z in w[f"{CROSS}.kv.weight"].chunk(2, dim=2))
         asked_slhd = (q_slad.unflatten(3, part).transpose(2, 3) @ key_slhed)[:, :, :, 0] * part[1] ** -0.5
         asked_skd = (asked_slhd * gain_sld[:, :, None]).flatten(1, 2)
-        weight_skbt = (asked_skd @ unit_sbtd.flatten(1, 2).transpose(1, 2)).unflatten(2, x.shape[1:3]).softmax(dim=3)
+        # Not `@`, which copies the tokens so that they lie as its result does.
+        asked_skn = torch.bmm(asked_skd, unit_sbtd.flatten(1, 2).transpose(1, 2))
+        weight_skbt = asked_skn.unflatten(2, unit_sbtd.shape[1:3]).softmax(dim=3)
         mean_slhbd = (weight_skbt.transpose(1, 2) @ unit_sbtd).transpose(1, 2).unflatten(1, asked_slhd.shape[1:3])
         mean_slhbd = mean_slhbd * gain_sld[:, :, None, None] + shift_sld[:, :, None, None]
         read_sldb = (value_slhed @ mean_slhbd.transpose(3, 4)).flatten(2, 3)

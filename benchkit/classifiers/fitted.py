@@ -1,5 +1,6 @@
 """A trained net as a classifier."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,15 +8,19 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Shaped
 
-from benchkit.classifiers.nets import Net
+from benchkit.classifiers.nets import Net, TokenNet
 from benchkit.classifiers.normalise import Normaliser
 from benchkit.classifiers.prepare import with_one
-from benchkit.classifiers.token_table import normalise_tokens
+from benchkit.classifiers.token_table import form_tokens, formed_shape
 from benchkit.float32 import fast_float32
 from benchkit.interfaces import Fitted
 
 SCORING_MEMORY = 2**30
 """About how many bytes scoring takes."""
+
+CPU_BATCH = 2**24
+"""Bytes of tokens scored at a time on a CPU: more would be no faster, and memory for more is fresh from the system each
+time."""
 
 
 class FittedNet(Fitted):
@@ -35,7 +40,11 @@ class FittedNet(Fitted):
 
     def scores(self, x: Shaped[np.ndarray, "N ..."]) -> Float32[np.ndarray, "N C"]:
         w = {name: t[None, None].to(self.device) for name, t in self.weights.items()}
-        rows = max(1, min(4096, SCORING_MEMORY // (4 * self.net.floats(1))))
+        shape = formed_shape(x.shape[1:], self.net) if isinstance(self.net, TokenNet) else x.shape[1:]
+        rows = min(4096, SCORING_MEMORY // (4 * self.net.floats(1)))
+        if self.device.startswith("cpu"):
+            rows = min(rows, CPU_BATCH // (4 * math.prod(shape)))
+        rows = max(1, rows)
         parts = []
         with torch.inference_mode(), fast_float32(self.device):
             for start in range(0, len(x), rows):
@@ -45,7 +54,12 @@ class FittedNet(Fitted):
 
     def _batch(self, x: Shaped[np.ndarray, "B ..."]) -> torch.Tensor:
         """[1, B, ...] on the device."""
-        if x.ndim == 3:
-            tokens = torch.from_numpy(np.array(x, np.float32)).to(self.device)
-            return normalise_tokens(tokens, self.normaliser)[None]
-        return torch.from_numpy(with_one([self.normaliser(x)]))[None].to(self.device)
+        if not isinstance(self.net, TokenNet):
+            return torch.from_numpy(with_one([self.normaliser(x)]))[None].to(self.device)
+        formed = torch.empty((len(x), *formed_shape(x.shape[1:], self.net)), device=self.device)
+
+        def read(part: slice) -> torch.Tensor:
+            return torch.from_numpy(np.array(x[part], np.float32)).to(self.device)
+
+        form_tokens(read, self.normaliser, self.net, formed)
+        return formed[None]

@@ -49,7 +49,7 @@ class PooledProbe(TrainedProbe):
     """A probe trained on pooled features."""
 
     def prepare(
-        self, features: Shaped[np.ndarray, "N D"], labels: Labels, splits: Sequence[Split], device: str
+        self, features: Shaped[np.ndarray, "N D"], labels: Labels, splits: Sequence[Split], net: "Net", device: str
     ) -> "Prepared":
         from benchkit.classifiers.prepare import prepare_pooled
 

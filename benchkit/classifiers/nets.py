@@ -31,7 +31,7 @@ class Net(Protocol):
         """First weights of one head."""
 
     def logits(self, w: Weights, x: torch.Tensor) -> torch.Tensor:
-        """[S, L, C, B] from minibatches [S, B, ...]."""
+        """[S, L, C, B] from minibatches [S, B, ...] (of tokens: in their `form`)."""
 
     def penalty(self, w: Weights) -> torch.Tensor | None:
         """What is added to each head's loss, [S, L], if anything."""
@@ -47,6 +47,14 @@ class Net(Protocol):
 
     def smallest_product(self, batch: int) -> int:
         """How many multiplications the smallest matrix product of one head takes, for so many examples."""
+
+
+@runtime_checkable
+class TokenNet(Net, Protocol):
+    """Of a probe on tokens."""
+
+    def form(self, x: torch.Tensor) -> torch.Tensor:
+        """What no weight changes: normalised tokens [n, T, D] as `logits` takes them, [n, T2, D2]. May change `x`."""
 
 
 class _Pooled:

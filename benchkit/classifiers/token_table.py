@@ -1,6 +1,9 @@
 """Tokens as the trainer takes them: gathered from wherever they are, a minibatch at a time, and normalised then."""
 
-from collections.abc import Sequence
+import math
+import threading
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -8,20 +11,40 @@ from jaxtyping import Float, Int64, Shaped
 from torch.nn import functional as F
 
 from benchkit.classifiers.data import Split
+from benchkit.classifiers.nets import TokenNet
 from benchkit.classifiers.normalise import Normaliser, fit_normaliser
 from benchkit.classifiers.prepare import Prepared
 from benchkit.classifiers.tokens import TokenParams
 from benchkit.interfaces import Labels
 
+IN_CACHE = 2**19
+"""Bytes of tokens that a CPU normalises at a time: they should stay in a core's cache from one pass to the next."""
 
-def normalise_tokens(x: Float[torch.Tensor, "B T D"], normaliser: Normaliser) -> Float[torch.Tensor, "B T D"]:
-    """Each token as `normaliser` makes it, on the device."""
-    if normaliser.layer:
-        x = F.layer_norm(x, x.shape[-1:], eps=normaliser.eps)
-    if normaliser.mean is not None and normaliser.scale is not None:
-        mean, scale = (torch.from_numpy(v).to(x.device) for v in (normaliser.mean, normaliser.scale))
-        x = (x - mean) * scale
-    return x
+
+def form_tokens(
+    read: Callable[[slice], Float[torch.Tensor, "_ T D"]],
+    normaliser: Normaliser,
+    net: TokenNet,
+    out: Float[torch.Tensor, "B T2 D2"],
+) -> None:
+    """What `read` gives, normalised and as the net takes it. It must give tensors of their own, on out's device."""
+    step = len(out)
+    if out.device.type == "cpu":
+        step = max(1, IN_CACHE // (4 * math.prod(out.shape[1:])))
+    for start in range(0, len(out), step):
+        part = slice(start, start + step)
+        x = read(part)
+        if normaliser.layer:
+            x = F.layer_norm(x, x.shape[-1:], eps=normaliser.eps)
+        if normaliser.mean is not None and normaliser.scale is not None:
+            mean, scale = (torch.from_numpy(v).to(x.device) for v in (normaliser.mean, normaliser.scale))
+            x = x.sub_(mean).mul_(scale)
+        out[part] = net.form(x)
+
+
+def formed_shape(shape: tuple[int, ...], net: TokenNet) -> tuple[int, ...]:
+    """Of one example's tokens as the net takes them, where they come in this shape."""
+    return tuple(net.form(torch.ones((1, *shape))).shape[1:])
 
 
 class TokenTable:
@@ -33,9 +56,12 @@ class TokenTable:
         labels: Labels,
         splits: Sequence[Split],
         normalisers: Sequence[Normaliser],
+        net: TokenNet,
         device: str,
     ) -> None:
-        self.features, self.labels, self.normalisers, self.device = features, labels, normalisers, device
+        self.features, self.labels, self.normalisers, self.net, self.device = features, labels, normalisers, net, device
+        self.shape = formed_shape(features.shape[1:], net)
+        self.scratch = _Scratch()
         self.held: torch.Tensor | None = None
         self.place = np.arange(len(features))
         if device.startswith("cuda"):
@@ -55,18 +81,33 @@ class TokenTable:
 
     def take(self, rows: Int64[np.ndarray, "S B"]) -> tuple[torch.Tensor, torch.Tensor]:
         splits, local = np.divmod(rows, len(self.features))
-        x = torch.stack(
-            [
-                normalise_tokens(self._read(own), self.normalisers[split])
-                for split, own in zip(splits[:, 0].tolist(), local, strict=True)
-            ]
-        )
+        shape = (*rows.shape, *self.shape)
+        on_cpu = self.device.startswith("cpu")
+        x = self.scratch.shaped(shape) if on_cpu else torch.empty(shape, device=self.device)
+        for s, split in enumerate(splits[:, 0].tolist()):
+            form_tokens(partial(self._read, local[s]), self.normalisers[split], self.net, x[s])
         return x, torch.from_numpy(self.labels[local]).to(self.device)
 
-    def _read(self, rows: Int64[np.ndarray, " B"]) -> Float[torch.Tensor, "B T D"]:
+    def _read(self, rows: Int64[np.ndarray, " B"], part: slice) -> Float[torch.Tensor, "_ T D"]:
+        rows = rows[part]
         if self.held is not None:
             return self.held[torch.from_numpy(self.place[rows]).to(self.device)].float()
         return torch.from_numpy(self.features[rows].astype(np.float32, copy=False)).to(self.device)
+
+
+class _Scratch(threading.local):
+    """Memory of each thread's own, used again for each minibatch: to be given tens of megabytes afresh takes a system
+    as long as all that is done to the tokens in them."""
+
+    def __init__(self) -> None:
+        self.flat = torch.empty(0)
+
+    def shaped(self, shape: tuple[int, ...]) -> torch.Tensor:
+        """Of this shape, with whatever is in it."""
+        size = math.prod(shape)
+        if self.flat.numel() < size:
+            self.flat = torch.empty(size)
+        return self.flat[:size].view(shape)
 
 
 def prepare_tokens(
@@ -74,6 +115,7 @@ def prepare_tokens(
     labels: Labels,
     splits: Sequence[Split],
     params: TokenParams,
+    net: TokenNet,
     device: str,
 ) -> Prepared:
     """Measures each split's normalisation. Splits with the same training rows share it."""
@@ -87,7 +129,7 @@ def prepare_tokens(
         normalisers.append(found[key])
     n = len(features)
     moved = [Split(s * n + split.train, s * n + split.val) for s, split in enumerate(splits)]
-    return Prepared(TokenTable(features, labels, splits, normalisers, device), moved, normalisers)
+    return Prepared(TokenTable(features, labels, splits, normalisers, net, device), moved, normalisers)
 
 
 def _fit(features: Shaped[np.ndarray, "N T D"], rows: Int64[np.ndarray, " n"], params: TokenParams) -> Normaliser:

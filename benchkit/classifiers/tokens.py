@@ -16,6 +16,7 @@ from benchkit.interfaces import Labels, Needs
 from benchkit.spec import param
 
 if TYPE_CHECKING:
+    from benchkit.classifiers.nets import Net
     from benchkit.classifiers.prepare import Prepared
 
 
@@ -34,11 +35,13 @@ class TokenProbe(TrainedProbe):
     needs: ClassVar[Needs] = "tokens"
 
     def prepare(
-        self, features: Shaped[np.ndarray, "N T D"], labels: Labels, splits: Sequence[Split], device: str
+        self, features: Shaped[np.ndarray, "N T D"], labels: Labels, splits: Sequence[Split], net: "Net", device: str
     ) -> "Prepared":
+        from benchkit.classifiers.nets import TokenNet
         from benchkit.classifiers.token_table import prepare_tokens
 
-        return prepare_tokens(features, labels, splits, self.params, device)
+        assert isinstance(net, TokenNet)
+        return prepare_tokens(features, labels, splits, self.params, net, device)
 
 
 def check_tokens(who: str, shape: tuple[int, ...]) -> None:

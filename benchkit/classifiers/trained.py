@@ -32,9 +32,9 @@ class TrainedProbe(SubsetProbe):
 
     @abstractmethod
     def prepare(
-        self, features: Shaped[np.ndarray, "N ..."], labels: Labels, splits: Sequence[Any], device: str
+        self, features: Shaped[np.ndarray, "N ..."], labels: Labels, splits: Sequence[Any], net: "Net", device: str
     ) -> "Prepared":
-        """Features and labels ready to be trained on."""
+        """Features and labels ready for `net` to be trained on."""
 
     def fit_many(
         self,
@@ -123,7 +123,7 @@ def _train_family(
             yield from ((i, e) for i in heads)
     if not splits:
         return
-    prepared = probe.prepare(features, labels, splits, device)
+    prepared = probe.prepare(features, labels, splits, net, device)
     streams = [
         Stream(split, grid[heads[0]][1].seed, tuple(grid[i][0].params for i in heads))
         for split, heads in zip(prepared.splits, streams_of, strict=True)

@@ -50,7 +50,8 @@ class Examples(Protocol):
     """Prepared features and labels, wherever they are."""
 
     def take(self, rows: Int64[np.ndarray, "S B"]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Features [S, B, ...] and labels [S, B] or [S, B, C] of these rows, on the device."""
+        """Features [S, B, ...] and labels [S, B] or [S, B, C] of these rows, on the device, for as long as the same
+        thread does not ask for others."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +246,8 @@ class _Run:
         if limit:
             norm_sl = torch.stack([_square_sum(g) for g in gradients.values()]).sum(dim=0).sqrt()
             factor_sl = (limit / (norm_sl + 1e-6)).clamp(max=1.0).float()
+            if not self.device.startswith("cuda") and bool((factor_sl == 1).all()):
+                return  # a pass over all gradients; to look would stop a GPU
             for g in gradients.values():
                 g *= _spread(factor_sl, g)
 

@@ -64,6 +64,9 @@ def with_commands() -> typer.Typer:
 
 def main() -> None:
     """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
+    # torch asks Linux for its large tensors in pages of 2 MB then, not of 4 KB with a fault each, on which wide probes
+    # on a CPU spend much time (THP_MEM_ALLOC_ENABLE=0 bench/probes.py shows it). It looks when it first takes memory.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         with_commands()
         warnings.showwarning = _show_warning

@@ -2,6 +2,7 @@
 
 import dataclasses
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch.nn import functional as F
 
 from benchkit.classifiers.attentive import Attentive, AttentiveParams
 from benchkit.classifiers.attentive_net import AttentiveNet
+from benchkit.classifiers.data import Split
 from benchkit.classifiers.linear import Linear
+from benchkit.classifiers.nets import TokenNet
 from benchkit.classifiers.prototypical import Prototypical, PrototypicalParams
-from benchkit.classifiers.prototypical_net import PrototypicalNet, _Nearest
+from benchkit.classifiers.prototypical_net import PrototypicalNet, _Nearest, _unit
 from benchkit.classifiers.tokens import TokenProbe
 from benchkit.classifiers.trained import fit_grid
 from benchkit.errors import FitError
@@ -48,6 +51,10 @@ def quality(scores: np.ndarray, y: np.ndarray) -> float:
     return float((scores.argmax(axis=1) == y).mean() if y.ndim == 1 else average_precision_score(y, scores))
 
 
+def formed(net: TokenNet, x: torch.Tensor) -> torch.Tensor:
+    return torch.stack([net.form(of_a_stream.clone()) for of_a_stream in x])
+
+
 # -------------------------------------------------------------------------------------------------------- prototypical
 
 
@@ -75,7 +82,7 @@ def net_and_weights(n_streams: int = 2, n_heads: int = 3) -> tuple[PrototypicalN
 def test_prototypical_logits_are_their_formula() -> None:
     net, w = net_and_weights()
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 6, TOKENS, DIM - 3))).float()
-    found = net.logits(w, x)
+    found = net.logits(w, formed(net, x))
     assert found.shape == (2, 3, CLASSES, 6)
     for s, h, c, b in np.ndindex(2, 3, CLASSES, 6):
         logit = float(w["bias"][s, h, c])
@@ -119,11 +126,22 @@ def test_the_gradient_of_the_nearest_token_is_autograds(step: int) -> None:
     torch.testing.assert_close(found, expected)
 
 
+def test_the_gradient_of_a_vector_of_length_1_is_autograds() -> None:
+    rng = np.random.default_rng(0)
+    p = torch.from_numpy(rng.normal(size=(2, 3, 4, 16))).float().requires_grad_()
+    weight = torch.from_numpy(rng.normal(size=p.shape)).float()
+    ours, plain = _unit(p), F.normalize(p, dim=-1)
+    torch.testing.assert_close(ours, plain)
+    (found,) = torch.autograd.grad((ours * weight).sum(), p)
+    (expected,) = torch.autograd.grad((plain * weight).sum(), p)
+    torch.testing.assert_close(found, expected)
+
+
 def test_more_tokens_never_lower_a_class_for_its_last_layer_is_never_negative() -> None:
     net, w = net_and_weights()
     assert (w["connections"] < 0).any()  # as training may leave them
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(2, 6, TOKENS, DIM - 3))).float()
-    fewer, all_of_them = net.logits(w, x[:, :, :4]), net.logits(w, x)
+    fewer, all_of_them = net.logits(w, formed(net, x[:, :, :4])), net.logits(w, formed(net, x))
     assert (all_of_them >= fewer - 1e-5).all()
     assert (all_of_them > fewer + 0.01).any()
 
@@ -134,8 +152,11 @@ def test_upsampled_tokens_lie_between_their_neighbours_in_the_grid() -> None:
     assert isinstance(net, PrototypicalNet)
     assert (net.given, net.grid) == ((3, 4), (6, 8))
     row, column = np.divmod(np.arange(12), 4)
-    x = torch.from_numpy(np.stack([row, column], axis=1).astype(np.float32))[None, None]
-    found = net._interpolated(x)[0, 0].numpy().reshape(6, 8, 2)
+    x = torch.from_numpy(np.stack([row, column], axis=1).astype(np.float32))[None]
+    found = net._interpolated(x)[0].numpy().reshape(6, 8, 2)
+    of_two = net._interpolated(torch.cat([x, 2 * x]))
+    torch.testing.assert_close(of_two[0], net._interpolated(x)[0])
+    torch.testing.assert_close(of_two[1], 2 * of_two[0])
     between = [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3]  # half of a token apart; beyond the last ones there is nothing
     np.testing.assert_allclose(found[0, :, 1], between)
     np.testing.assert_allclose(found[:, 0, 0], [0, 0.25, 0.75, 1.25, 1.75, 2])
@@ -202,7 +223,7 @@ def test_attentive_logits_are_those_of_torchs_own_modules(depth: int) -> None:
     heads = [[net.init(np.random.default_rng(10 * s + h)) for h in range(2)] for s in range(3)]
     w = {name: torch.from_numpy(np.stack([[h[name] for h in row] for row in heads])) for name in heads[0][0]}
     x = torch.from_numpy(np.random.default_rng(1).normal(size=(3, 5, TOKENS, DIM))).float()
-    found = net.logits(w, x)
+    found = net.logits(w, formed(net, x))
     assert found.shape == (3, 2, CLASSES, 5)
     for s, h in np.ndindex(3, 2):
         with torch.no_grad():
@@ -275,6 +296,43 @@ def test_updates_in_one_pass_are_those_made_step_by_step(probe: TokenProbe, monk
         monkeypatch.setattr("benchkit.classifiers.trainer.FUSED", smallest)
         scores.append(probe.fit(x, y, ONE, seed=0).scores(x))
     np.testing.assert_allclose(scores[0], scores[1], atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+@pytest.mark.parametrize("norm", ["layer+standard", "layer", "standard", "none"])
+@pytest.mark.parametrize("in_cache", [1, 4 * 3 * TOKENS * DIM, 2**30])
+def test_minibatches_are_the_tokens_normalised_and_of_length_1(
+    dtype: Any, norm: Any, in_cache: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchkit.classifiers.token_table.IN_CACHE", in_cache)
+    x, y = planted(ONE, 40, 0)
+    x = 3 * x.astype(dtype) + 1
+    before = x.copy()
+    probe = Prototypical(PrototypicalParams(norm=norm))
+    splits = [Split(np.arange(40), np.arange(0)), Split(np.arange(5), np.arange(5, 9))]
+    prepared = probe.prepare(x, y, splits, probe.net((TOKENS, DIM), CLASSES), "cpu")
+    rows = np.stack([s.train[[4, 0, 3, 3, 1, 2, 0]] for s in prepared.splits])
+    first = prepared.examples.take(rows[:1, ::-1])[0].clone()
+    tokens, labels = prepared.examples.take(rows)
+    for s, normaliser in enumerate(prepared.normalisers):
+        plain = normaliser(x[rows[s] % 40].reshape(-1, DIM).astype(np.float32)).reshape(7, TOKENS, DIM)
+        plain /= np.linalg.norm(plain, axis=-1, keepdims=True)
+        np.testing.assert_allclose(tokens[s], plain, atol=1e-6)
+        np.testing.assert_array_equal(labels[s], y[rows[s] % 40])
+    torch.testing.assert_close(first[0].flip(0), tokens[0], rtol=0, atol=0)
+    np.testing.assert_array_equal(x, before)
+
+
+def test_threads_that_take_minibatches_at_the_same_time_do_not_share_their_memory() -> None:
+    x, y = planted(ONE, 40, 0)
+    probe = Prototypical()
+    prepared = probe.prepare(x, y, [Split(np.arange(40), np.arange(0))], probe.net((TOKENS, DIM), CLASSES), "cpu")
+    mine = prepared.examples.take(np.arange(8)[None])[0]
+    kept = mine.clone()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(prepared.examples.take, np.arange(8, 16)[None]).result()[0]
+    torch.testing.assert_close(mine, kept, rtol=0, atol=0)
+    assert not torch.equal(other, mine)
 
 
 @pytest.mark.parametrize("probe", [PROTOTYPICAL, ATTENTIVE])

@@ -11,7 +11,6 @@ from benchkit.errors import BenchkitError, SpecError, StoreError
 from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Scorer
 from benchkit.progress import Progress, Silent
-from benchkit.scorers.sae import SAE
 from benchkit.scorers.saved import Saved, as_point, save_scorer
 from benchkit.spec import resolve
 
@@ -37,6 +36,8 @@ def fit(
     class tokens and registers out. Raises StoreError where no file can be written there, BenchkitError where the
     scorer's spec names another point.
     """
+    from benchkit.scorers.sae import SAE  # which imports this package
+
     progress = progress or Silent()
     spec = resolve("scorer", scorer)
     made: Scorer = spec.build()

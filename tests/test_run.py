@@ -113,6 +113,15 @@ def test_shuffled_labels_fall_to_chance(tmp_path: Path) -> None:
     assert check.details["value"] < 0.3
 
 
+def test_cells_that_were_computed_without_the_check_with_permuted_labels_say_so(tmp_path: Path) -> None:
+    db = tmp_path / "r.sqlite"
+    assert "without --shuffled" not in cli(db, *CELL, "--shuffled").stderr
+    two = (*CELL, "--n-train", "1", "--n-train", "-1")
+    assert "without --shuffled" not in cli(db, *two).stderr
+    assert "without --shuffled were computed, before: 1 (--force" in cli(db, *two, "--shuffled").stderr
+    assert "without --shuffled" not in cli(db, *two, "--shuffled", "--force").stderr
+
+
 @pytest.mark.slow
 def test_folds_test_every_recording_once(tmp_path: Path, shared: Path) -> None:
     (report,) = benchkit.run(

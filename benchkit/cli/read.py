@@ -79,7 +79,7 @@ def ls(
     if more:
         _note(f"{more:,} more: --limit 0 lists all")
     if failed:
-        _note(f"failed cells: {failed:,} (`benchkit show failed` says why)")
+        _note(f"failed cells: {failed:,} (`benchkit show failed` says why, `benchkit rm failed` forgets them)")
 
 
 def show(

@@ -108,6 +108,11 @@ def run(
     began = time.monotonic()
     launched = launch(grids, settings, for_stream(sys.stderr))
     _print_results(launched, path, time.monotonic() - began)
+    if shuffled and (n := _unshuffled(path, launched)):
+        print(
+            f"without --shuffled were computed, before: {n} (--force computes them again, with it)",
+            file=sys.stderr,
+        )
     for failure in launched.failures:
         print(f"failed: {failure.cell}: {' '.join(str(failure.error).split())}", file=sys.stderr)
     if launched.failures:
@@ -151,6 +156,21 @@ def _print_plan(plan: Any) -> None:
         print(f"{p.cell}: {what}")
     counts = {state: n for state, n in plan.by_state.items() if n or state != "failed"}
     print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in counts.items()))
+
+
+def _unshuffled(path: Path, launched: Any) -> int:
+    """How many of the cells were never checked with permuted labels."""
+    from json import dumps
+
+    from benchkit.store import open_store
+
+    runs = [p.run for p in launched.after.cells if p.run is not None]
+    with open_store(path, create=False, ingest=False) as store:
+        found = store.execute(
+            "SELECT count(*) FROM json_each(?) WHERE value NOT IN (SELECT run_id FROM checks WHERE name = 'shuffled')",
+            [dumps(runs)],
+        )
+        return int(found.fetchone()[0])
 
 
 def _print_results(launched: Any, path: Path, seconds: float) -> None:

@@ -154,16 +154,20 @@ def _claims(store: Store) -> Iterator[Finding]:
 
 def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Finding]:
     """Files that runs name and that are missing or altered, and files in their place that no run names."""
+    if not (store.side / "predictions").exists() and (n := _named(store)):
+        moved = f"where the registry was moved or renamed, bring its folder, as '{store.side}'; else {_RECOMPUTE}"
+        yield Finding(f"the folder '{store.side / 'predictions'}' is missing, with {n:,} files of runs", moved)
+        return
     unnamed = _predictions(store.side)
 
     def problems() -> Iterator[Finding]:
-        n = store.execute("SELECT count(*) FROM artifacts").fetchone()[0]
+        n = _named(store)
         found = store.execute("SELECT run_id, kind, path, sha256, bytes FROM artifacts ORDER BY run_id")
         with progress.step("check the predictions", n, "files") as step:
             while rows := found.fetchmany(AT_ONCE):
                 for run, kind, path, sha256, size in rows:
                     if problem := file_problem(store.side, path, sha256, size, quick):
-                        yield Finding(f"the {kind} of run {run} ('{path}') {problem}", _RECOMPUTE)
+                        yield Finding(f"'{path}', the {kind} of run {run}, {problem}", _RECOMPUTE)
                     unnamed.discard(path)
                 step.advance(len(rows))
 
@@ -176,6 +180,11 @@ def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Findin
         if path.stem not in waits
     )
     yield from _few(found, "files are named by no run", remedy.format("them", "them"))
+
+
+def _named(store: Store) -> int:
+    """How many files runs name."""
+    return int(store.execute("SELECT count(*) FROM artifacts").fetchone()[0])
 
 
 def _predictions(side: Path) -> set[str]:

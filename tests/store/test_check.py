@@ -1,7 +1,6 @@
 """benchkit check: what is wrong with a registry, in one line each, and what is not."""
 
 import os
-import shutil
 import sqlite3
 import subprocess
 import sys
@@ -74,11 +73,21 @@ def test_missing_and_altered_predictions_are_named(path: Path) -> None:
     assert len(found(path, quick=True)) == 2, "the one of the same size only shows when it is read"
 
 
+def test_a_registry_that_was_moved_without_its_folder_says_what_to_bring(path: Path) -> None:
+    moved = path.rename(path.with_name("moved.sqlite"))
+    words = ("predictions' is missing, with 4 files of runs", "bring its folder, as", "moved.sqlite.d'", "--force")
+    assert the(moved, *words)
+    assert the(moved, "predictions' is missing")
+    path.with_name("r.sqlite.d").rename(path.with_name("moved.sqlite.d"))
+    assert found(moved) == []
+
+
 def test_many_findings_of_a_kind_are_a_few_lines_and_a_number(tmp_path: Path, add: Add) -> None:
     with open_store(tmp_path / "r.sqlite") as store:
         for seed in range(FEW + 5):
             add(store, seed)
-        shutil.rmtree(store.side / "predictions")
+        for file in (store.side / "predictions").iterdir():
+            file.unlink()
     findings = found(tmp_path / "r.sqlite")
     assert len(findings) == FEW + 1
     assert "and 5 more" in str(findings[-1])

@@ -113,6 +113,17 @@ def test_shuffled_labels_fall_to_chance(tmp_path: Path) -> None:
     assert check.details["value"] < 0.3
 
 
+def test_an_error_that_many_cells_share_is_told_once_for_each_task_and_model(tmp_path: Path) -> None:
+    grid = ("--n-train", "500", "--seed", "0", "--seed", "1", "--classifier", "knn", "--model", "random-vit")
+    ran = cli(tmp_path / "r.sqlite", *CELL, *grid)
+    told = [line for line in ran.stderr.splitlines() if line.startswith("failed: ")]
+    assert [line.split(": ")[1] for line in told] == [
+        f"digits {model} centroid n_train=500 seed=0 (and 3 others of this task and model)"
+        for model in ("pixels", "random-vit")
+    ]
+    assert "error: 8 of 8 cells failed" in ran.stderr
+
+
 def test_cells_that_were_computed_without_the_check_with_permuted_labels_say_so(tmp_path: Path) -> None:
     db = tmp_path / "r.sqlite"
     assert "without --shuffled" not in cli(db, *CELL, "--shuffled").stderr

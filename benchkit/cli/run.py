@@ -113,8 +113,7 @@ def run(
             f"without --shuffled were computed, before: {n} (--force computes them again, with it)",
             file=sys.stderr,
         )
-    for failure in launched.failures:
-        print(f"failed: {failure.cell}: {' '.join(str(failure.error).split())}", file=sys.stderr)
+    _print_failures(launched)
     if launched.failures:
         raise BenchkitError(f"{len(launched.failures)} of {len(launched.after.cells)} cells failed")
 
@@ -156,6 +155,18 @@ def _print_plan(plan: Any) -> None:
         print(f"{p.cell}: {what}")
     counts = {state: n for state, n in plan.by_state.items() if n or state != "failed"}
     print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in counts.items()))
+
+
+def _print_failures(launched: Any) -> None:
+    """A line for each error of each task and model: a folder that is not there fails a thousand cells at once."""
+    groups: dict[tuple[str, str, str], list[Any]] = {}
+    for failure in launched.failures:
+        error = " ".join(str(failure.error).split())
+        groups.setdefault((failure.cell.task, failure.cell.model, error), []).append(failure.cell)
+    for (*_, error), cells in groups.items():
+        n = len(cells) - 1
+        others = f" (and {n:,} {'other' if n == 1 else 'others'} of this task and model)" if n else ""
+        print(f"failed: {cells[0]}{others}: {error}", file=sys.stderr)
 
 
 def _unshuffled(path: Path, launched: Any) -> int:

@@ -19,12 +19,15 @@ from jaxtyping import Float32
 from benchkit.contract import checked_fits, checked_scores
 from benchkit.errors import BenchkitError, FitError
 from benchkit.features import stream_for
+from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
 from benchkit.jobdata import JobData
 from benchkit.report import Cell
 from benchkit.spec import Spec
 
 Scores = Float32[np.ndarray, "N C"]
+LESS = "train on fewer examples, or on another device"
+"""What to do where memory does not suffice for a probe."""
 
 
 @dataclass(frozen=True)
@@ -96,9 +99,11 @@ def _scored(needs: Needs, waiting: Sequence[_Waiting], data: JobData) -> Iterato
             yield w.spec, Result(w.cell, w.fits)
             continue
         scores = next(scored)
-        permuted = next(scored) if isinstance(w.again, list) else None
-        if isinstance(w.again, BenchkitError):
-            yield w.spec, Result(w.cell, w.again)
+        permuted = next(scored) if isinstance(w.again, list) else w.again
+        if isinstance(scores, BenchkitError):
+            yield w.spec, Result(w.cell, scores)
+        elif isinstance(permuted, BenchkitError):
+            yield w.spec, Result(w.cell, permuted)
         else:
             yield w.spec, Result(w.cell, scores, _record(w.fits), permuted)
 
@@ -112,8 +117,10 @@ def _result(cell: Cell, fits: Fits, score: Any, classifier: Classifier, data: Jo
             again = _shuffled(classifier, cell, data)
             if isinstance(again, BenchkitError):
                 raise again
-            permuted = score(again)
-        return Result(cell, score(fits), _record(fits), permuted)
+            with memory_suffices(data.options.device, LESS):
+                permuted = score(again)
+        with memory_suffices(data.options.device, LESS):
+            return Result(cell, score(fits), _record(fits), permuted)
     except BenchkitError as e:
         return Result(cell, e)
 
@@ -124,10 +131,11 @@ def _fit(
     """Each cell with its Fitted for every fold, or the error that it failed with."""
     left = cells
     try:
-        by_fold = [_fit_fold(classifier, fold, cells, data, shuffle) for fold in data.folds]
-        for cell, *fits in zip(cells, *by_fold, strict=True):
-            yield cell, fits
-            left = left[1:]
+        with memory_suffices(data.options.device, LESS):
+            by_fold = [_fit_fold(classifier, fold, cells, data, shuffle) for fold in data.folds]
+            for cell, *fits in zip(cells, *by_fold, strict=True):
+                yield cell, fits
+                left = left[1:]
     except BenchkitError as e:
         if len(left) == 1:
             yield left[0], FitError(f"{e}{data.not_finite()}") if isinstance(e, FitError) else e
@@ -167,8 +175,10 @@ def _score_pooled(fits: list[Fitted], data: JobData) -> Scores:
     return np.concatenate(parts)
 
 
-def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -> list[Scores]:
-    """Scores of every cell, from one pass over each test split. Rows that turn out not to decode are dropped."""
+def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -> list[Scores | BenchkitError]:
+    """Scores of every cell, or the error that it failed with, from one pass over each test split. Rows that turn out
+    not to decode are dropped."""
+    errors: dict[int, BenchkitError] = {}
     per_fold = [
         [np.full((len(fold.test), data.problem.n_classes), np.nan, np.float32) for fold in data.folds] for _ in all_fits
     ]
@@ -187,11 +197,20 @@ def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -
                     continue
                 x = batch.values[here]
                 x.flags.writeable = False  # all probes share it
-                for fits, scores in zip(all_fits, per_fold, strict=True):
-                    scores[k][there] = checked_scores(fits[k], x, data.problem.n_classes)
+                for i, fits in enumerate(all_fits):
+                    if i in errors:
+                        continue
+                    try:
+                        with memory_suffices(data.options.device, LESS):
+                            per_fold[i][k][there] = checked_scores(fits[k], x, data.problem.n_classes)
+                    except BenchkitError as e:
+                        errors[i] = e
         data.lose(split, wanted[~seen[wanted]])
     keep = [data.valid(f.test_split)[f.test] for f in data.folds]
-    return [np.concatenate([s[ok] for s, ok in zip(scores, keep, strict=True)]) for scores in per_fold]
+    return [
+        errors.get(i) or np.concatenate([s[ok] for s, ok in zip(scores, keep, strict=True)])
+        for i, scores in enumerate(per_fold)
+    ]
 
 
 def _record(fits: list[Fitted]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchkit.errors import BenchkitError, DataError, FitError, NoTokens
 from benchkit.evaluate import Context, Outcome, evaluate_cell
+from benchkit.features.batches import memory_suffices
 from benchkit.fitting import Probe, Result, fit_pooled, fit_streamed
 from benchkit.interfaces import Classifier, Needs
 from benchkit.jobdata import JobData
@@ -159,7 +160,8 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             return
         look()
         try:
-            outcome = evaluate_cell(spec, result, data, context, progress)
+            with memory_suffices("cpu", "leave more to this job"):
+                outcome = evaluate_cell(spec, result, data, context, progress)
         except FitError as e:
             outcome = Outcome(result.cell, error=f"{e}{data.not_finite()}")
         except BenchkitError as e:

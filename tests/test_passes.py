@@ -5,17 +5,23 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 import benchkit
+from benchkit import job
 from benchkit.api import RunFailed, Settings
 from benchkit.classifiers.attentive import Attentive
-from benchkit.interfaces import Encoded
+from benchkit.classifiers.knn import KNN
+from benchkit.evaluate import Outcome
+from benchkit.interfaces import Classifier, Encoded, Fitted, Problem, Subset
 from benchkit.jobdata import JobData
+from benchkit.spec import Spec
 from benchkit_baselines.random_vit import RandomViT
 
 VIT = "random-vit,size=8,patch=4,width=16,depth=1,heads=2"
@@ -130,3 +136,35 @@ def test_a_probe_that_cannot_be_fitted_takes_no_other_with_it(tmp_path: Path) ->
     with pytest.raises(RunFailed, match="diverged"):
         run(tmp_path / "r.sqlite", hopeless, PROTOTYPICAL, "centroid")
     assert sealed(tmp_path / "r.sqlite") == ["centroid", "prototypical"]
+
+
+class TooLarge(Fitted):
+    """What memory does not suffice for."""
+
+    def scores(self, x: np.ndarray) -> np.ndarray:
+        return torch.empty(1 << 55).numpy()
+
+
+@pytest.mark.parametrize("stage", ["fit", "score", "evaluate"])
+@pytest.mark.parametrize("probe", [KNN, Attentive])
+def test_a_probe_that_memory_does_not_suffice_for_takes_no_other_with_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, probe: type[Classifier], stage: str
+) -> None:
+    name, evaluate = {KNN: "knn", Attentive: "attentive"}[probe], job.evaluate_cell
+
+    def fit_many(self: Classifier, features: np.ndarray, labels: np.ndarray, problem: Problem,
+                 subsets: Sequence[Subset], **_: Any) -> Iterator[Fitted]:  # fmt: skip
+        yield from (TooLarge() for _ in subsets if stage == "score" or np.empty(1 << 55))
+
+    def evaluated(spec: Spec, *rest: Any) -> Outcome:
+        return evaluate(spec, *rest) if spec.name != name else np.empty(1 << 55)
+
+    if stage == "evaluate":
+        monkeypatch.setattr(job, "evaluate_cell", evaluated)
+    else:
+        monkeypatch.setattr(probe, "fit_many", fit_many)
+    with pytest.raises(RunFailed, match="the memory of 'cpu' does not suffice") as failed:
+        run(tmp_path / "r.sqlite", "knn", "centroid", PROTOTYPICAL, ATTENTIVE)
+    ((cell, reason),) = [(o.cell, o.reason) for o in failed.value.failures]
+    assert (cell.classifier.partition(",")[0], reason) == (name, "out of memory")
+    assert sorted(sealed(tmp_path / "r.sqlite")) == sorted({"knn", "centroid", "prototypical", "attentive"} - {name})

@@ -7,6 +7,7 @@ from pathlib import Path
 from benchkit.diagnose.run import Looked, check_media, diagnose
 from benchkit.environment import Meter, describe, resolve_device
 from benchkit.errors import BenchkitError
+from benchkit.features.batches import memory_suffices
 from benchkit.files import write_atomic
 from benchkit.progress import Progress
 from benchkit.sealing import seal
@@ -56,12 +57,13 @@ def run(wanted: Wanted, progress: Progress) -> Done:
         raise BenchkitError(f"the page cannot be written to '{wanted.page}': that is a folder")
     device, began, meter = resolve_device(wanted.device), now(), Meter()
     also = [other_task] if other_task is not None and other is None else []
-    looked = diagnose(model, task, examples=wanted.examples, device=device, pooled_only=wanted.pooled, also=also,
-                      progress=progress)  # fmt: skip
     against = None
-    if other is not None:
-        against = diagnose(other, other_task or task, examples=wanted.examples, device=device,
-                           pooled_only=wanted.pooled, progress=progress)  # fmt: skip
+    with memory_suffices(device, "another --device may have more" if wanted.pooled else "--pooled needs less"):
+        looked = diagnose(model, task, examples=wanted.examples, device=device, pooled_only=wanted.pooled, also=also,
+                          progress=progress)  # fmt: skip
+        if other is not None:
+            against = diagnose(other, other_task or task, examples=wanted.examples, device=device,
+                               pooled_only=wanted.pooled, progress=progress)  # fmt: skip
     with open_store(wanted.db) as store:
         ended = now()
         write_atomic(page, html(looked, against, ended).encode())

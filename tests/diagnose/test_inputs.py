@@ -11,14 +11,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from typer.testing import CliRunner
 
+from benchkit.cli import with_commands
 from benchkit.diagnose.gather import gather
 from benchkit.diagnose.inputs import MOST_KEPT, Inputs, Shown, of_task
 from benchkit.diagnose.places import Place
+from benchkit.errors import OutOfMemory
 from benchkit.interfaces import Backbone, Encoded
 from benchkit.progress import Silent
 from benchkit.spec import resolve
+from benchkit_baselines.random_vit import RandomViT
 
 Ran = subprocess.CompletedProcess[str]
 N = 12
@@ -151,3 +156,15 @@ def test_memory_does_not_grow_with_the_examples_and_every_one_counts() -> None:
     np.testing.assert_allclose(stats.rms_d, np.sqrt((x.astype(float) ** 2).mean((0, 1))), rtol=1e-5)
     np.testing.assert_allclose(stats.pooled_ed, x.mean(1)[:MOST_KEPT], rtol=1e-5)
     assert stats.peak_d[1] > 10 * stats.peak_ed[:, 1].max()
+
+
+def test_memory_that_does_not_suffice_is_one_line(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RandomViT, "activations", lambda *_: torch.empty(1 << 55))
+    words = ["diagnose", "--task", f"traits,root={images}", "--model", "random-vit,depth=1", "--device", "cpu", "--db"]
+    done = CliRunner().invoke(with_commands(), [*words, str(tmp_path / "r.sqlite")])
+    assert isinstance(done.exception, OutOfMemory)
+    assert "\n" not in str(done.exception)
+    assert str(done.exception).endswith(": --pooled needs less")
+    assert not (tmp_path / "r.sqlite").exists()

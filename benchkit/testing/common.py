@@ -12,8 +12,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchkit.errors import BenchkitError
 from benchkit.params import hints_of
-from benchkit.plugins import discover
+from benchkit.plugins import discover, one_line
 from benchkit.spec import Kind, RawSpec, Spec, parse_params, resolve
 
 HEAVY = ("torch", "jax", "transformers", "datasets", "sklearn", "tensorflow")
@@ -193,18 +194,27 @@ def _ask(cls: type, program: str, params: Any = None, module: str | None = None)
 
 
 def run_all(suite: type[Suite]) -> None:
-    """Every check of a suite, without pytest. Raises AssertionError that lists those that failed."""
+    """Every check of a suite, without pytest. Raises AssertionError that lists those that failed, and those that could
+    not end for an exception of another kind, the first of which is its cause; BenchkitError, as of a mistyped name,
+    goes through."""
     checks = [name for name in dir(suite) if name.startswith("test_")]
     failed = []
+    raised: dict[str, list[str]] = {}
+    cause: BaseException | None = None
     for name in checks:
         try:
             getattr(suite(), name)()
         except AssertionError as e:
             failed.append(f"- {name.removeprefix('test_').replace('_', ' ')}: {e}")
-        except Exception as e:
-            e.add_note(f"(in benchkit's check: {name.removeprefix('test_').replace('_', ' ')})")
+        except BenchkitError:
             raise
+        except (Exception, SystemExit) as e:  # noqa: BLE001  (it is listed, and the first is raised from)
+            raised.setdefault(one_line(e), []).append(name.removeprefix("test_").replace("_", " "))
+            cause = cause or e
         finally:
             if name == checks[-1]:
                 suite.teardown_class()
-    expect(not failed, f"{len(failed)} of {len(checks)} checks failed:\n" + "\n".join(failed))
+    failed += [f"- {'; '.join(names)}: could not go on: {what}" for what, names in raised.items()]
+    if failed:
+        n = len(failed) - len(raised) + sum(map(len, raised.values()))
+        raise AssertionError(f"{n} of {len(checks)} checks failed:\n" + "\n".join(failed)) from cause

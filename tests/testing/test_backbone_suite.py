@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, SpecError
 from benchkit.fingerprint import fingerprint
 from benchkit.interfaces import Backbone, Encoded, Trainable, Weights
 from benchkit.spec import param
@@ -414,9 +414,29 @@ def test_a_call_lists_every_check_that_failed() -> None:
 
 
 def test_an_exception_of_the_model_itself_says_in_which_check_it_came() -> None:
-    with pytest.raises(IndexError) as caught:
+    with pytest.raises(
+        AssertionError, match=r"it can be sent to a worker before setup; .* could not go on: Index"
+    ) as caught:
         check_backbone(FailsWhenShort)
-    assert caught.value.__notes__ == ["(in benchkit's check: it can be sent to a worker before setup)"]
+    assert isinstance(caught.value.__cause__, IndexError)
+
+
+class GivesNone(Right):
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        return None  # type: ignore[return-value]
+
+
+def test_a_check_that_cannot_go_on_keeps_no_other_from_saying_what_is_wrong() -> None:
+    with pytest.raises(AssertionError) as caught:
+        check_backbone(GivesNone)
+    lines = str(caught.value).splitlines()
+    assert lines[1] == "- features have the declared shape and type: encode gives NoneType, not benchkit.Encoded"
+    assert lines[-1].endswith("could not go on: AttributeError: 'NoneType' object has no attribute 'pooled'")
+
+
+def test_a_mistyped_name_is_told_once() -> None:
+    with pytest.raises(SpecError, match="no model named 'riht'"):
+        check_backbone("riht")
 
 
 def test_a_suite_that_names_nothing_says_so() -> None:

@@ -1,6 +1,6 @@
 """What the backbone is shown: a task's training examples, or noise of the same kind."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -36,7 +36,7 @@ class Inputs:
 
     name: str
     n: int
-    source: Iterable[Shown]
+    source: Generator[Shown, None, None]
     skipped: dict[str, str] = field(default_factory=dict)
     labels: np.ndarray | None = None
     differ: bool = False
@@ -44,15 +44,17 @@ class Inputs:
     @staticmethod
     def of(name: str, values: Shaped[np.ndarray, "N ..."]) -> "Inputs":
         """Examples that are there."""
-        return Inputs(name, len(values), [Shown(values, np.arange(len(values)) < MOST_KEPT)])
+        kept = np.arange(len(values)) < MOST_KEPT
+        return Inputs(name, len(values), (shown for shown in (Shown(values, kept),)))
 
     def batches(self) -> Generator[Shown, None, None]:
         first: np.ndarray | None = None
-        for shown in self.source:
-            if first is None:
-                first = shown.values[:1].copy()
-            self.differ = self.differ or bool((shown.values != first).any())
-            yield shown
+        with closing(self.source) as source:  # which ends decoding workers
+            for shown in source:
+                if first is None:
+                    first = shown.values[:1].copy()
+                self.differ = self.differ or bool((shown.values != first).any())
+                yield shown
 
     def notes(self, asked: int) -> list[str]:
         """What there is to say of the number of examples, a line each. asked: as many were wanted."""

@@ -1,10 +1,11 @@
 """What `benchkit diagnose` shows a backbone: files of any kind, those that do not decode, more than there are."""
 
+import inspect
 import os
 import subprocess
 import sys
 import tracemalloc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,7 @@ def test_examples_are_read_as_they_are_looked_at() -> None:
     with closing(inputs.batches()) as batches:
         assert len(next(batches).values) == 32
     assert inputs.n == 1201
+    assert inspect.getgeneratorstate(inputs.source) == inspect.GEN_CLOSED, "nothing goes on decoding"
 
 
 class Halves(Backbone):
@@ -141,7 +143,7 @@ def test_memory_does_not_grow_with_the_examples_and_every_one_counts() -> None:
     means = rng.normal(0, 1, (n, 2)).astype(np.float32)
     means[-1, 1] = 500  # of an example that is not among the kept ones
 
-    def source() -> Iterator[Shown]:
+    def source() -> Generator[Shown, None, None]:
         for i in range(0, n, 8):
             values = np.repeat(means[i : i + 8], each // 2, axis=1)
             yield Shown(values, np.arange(i, i + len(values)) < MOST_KEPT)

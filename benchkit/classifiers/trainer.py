@@ -193,7 +193,7 @@ class _Run:
         }
         self.m = {name: torch.zeros_like(w) for name, w in self.w.items()}
         self.v = {name: torch.zeros_like(w) for name, w in self.w.items()}
-        self.step_of = {name: torch.zeros_like(w) for name, w in self.w.items()}
+        self.step_of = {name: torch.zeros_like(w) for name, w in self.w.items() if not _is_fused(w)}
         rates = {name: torch.tensor([[net.rate(name, h) for h in s.heads] for s in streams]) for name in self.w}
         self.peak, self.decay = ({name: r[:, :, i].to(device) for name, r in rates.items()} for i in (0, 1))
 
@@ -256,7 +256,7 @@ class _Run:
         p = self.streams[0].params
         w, m, v = self.w[name], self.m[name], self.v[name]
         lr_sl = self.peak[name] * rate_s1
-        if w.device.type == "cpu" and w[0, 0].numel() >= FUSED:
+        if _is_fused(w):
             self._adamw_each(name, g, lr_sl, t)
             return
         correction = (1 - p.beta2**t) ** 0.5
@@ -365,6 +365,10 @@ class _Best:
     @property
     def stopped(self) -> bool:
         return all(head.stopped for head in self.heads)
+
+
+def _is_fused(w: torch.Tensor) -> bool:
+    return w.device.type == "cpu" and w[0, 0].numel() >= FUSED
 
 
 def _square_sum(g: torch.Tensor) -> Float64[torch.Tensor, "S L"]:

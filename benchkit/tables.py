@@ -10,14 +10,15 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
-    from benchkit.store.queries import RunRow
+    from benchkit.store import Store
+    from benchkit.store.queries import Entry, RunRow
 
 Row = Sequence[str]
 GAP = "  "
@@ -257,10 +258,19 @@ def runs_table(runs: "Sequence[RunRow]", screen: Screen = Screen()) -> str:
     return text_table([RUNS_HEADER], rows, right=(0, 4, 5, 7, 9), fold=(1, 2, 3, 10), screen=screen)
 
 
+def note_places(store: "Store", rows: "Iterable[Entry | RunRow]") -> None:
+    """On stderr, where fingerprints are all that tells names of these rows apart: what they are of."""
+    from benchkit.store.places import places
+
+    for fingerprint, path in places(store, rows).items():
+        sys.stderr.write(clean(f"{fingerprint}: {path}") + "\n")
+
+
 def print_runs(path: Path, runs: Sequence[int]) -> None:
     """These runs of the registry at `path`, in their order."""
     from benchkit.store import open_store, queries
 
     with open_store(path, create=False) as store:
         found = {r.run: r for r in queries.runs_by_number(store, runs)}
+        note_places(store, found.values())
     emit(runs_table([found[run] for run in runs if run in found], Screen.of(sys.stdout)))

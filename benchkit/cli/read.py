@@ -61,7 +61,7 @@ def ls(
 ) -> None:
     """Lists runs, the newest first."""
     from benchkit.store import open_store, queries
-    from benchkit.tables import Screen, emit, runs_table
+    from benchkit.tables import Screen, emit, note_places, runs_table
 
     filters = _filters(task, model, classifier, n_train, seed, history)
     with open_store(db, create=False) as store:
@@ -70,6 +70,8 @@ def ls(
         failed = queries.count_failures(store, filters)
         if not runs:
             _note(queries.nothing_matches(store, filters))
+        if not json:
+            note_places(store, runs)
     if json:
         from json import dumps
 
@@ -170,7 +172,7 @@ def table(
     from benchkit.pivot import entries, pivot
     from benchkit.rendering import render
     from benchkit.store import open_store
-    from benchkit.tables import Screen, emit
+    from benchkit.tables import Screen, emit, note_places
 
     with no_collecting():
         chosen = _filters(task, model, classifier, n_train, seed)
@@ -185,6 +187,8 @@ def table(
             elif made.added:
                 several, s = " and ".join(made.added), "s" if len(made.added) == 1 else ""
                 _note(f"{several} differ{s} among these runs, and so is in the table too")
+            if format is TableFormat.text:
+                note_places(store, made.entries)
         if made.grid or format in (TableFormat.csv, TableFormat.json):
             screen = Screen.of(sys.stdout)
             emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))

@@ -1,10 +1,16 @@
 """What a user may meet, each as one line that names the thing, the value and the way out."""
 
 from collections.abc import Iterable
+from typing import ClassVar, Literal
 
 
 class BenchkitError(Exception):
-    """The user's input, data or environment is at fault: shown as one line, never as a traceback."""
+    """The user's input, data or environment is at fault: shown as one line, never as a traceback.
+
+    reason: why a cell fails that it comes to. "disk" and "network" lie outside of the cell: the next run tries again.
+    """
+
+    reason: ClassVar[Literal["error", "out of memory", "disk", "network"]] = "error"
 
 
 class SpecError(BenchkitError):
@@ -38,9 +44,13 @@ class FitError(BenchkitError):
 class OutOfMemory(BenchkitError):
     """There is too little memory for what was asked."""
 
+    reason = "out of memory"
+
 
 class StoreError(BenchkitError):
-    """The registry cannot be opened, read or written."""
+    """The registry, or another file of benchkit's, cannot be opened, read or written."""
+
+    reason = "disk"
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Float32, Int
 
 from benchkit import checks, metrics
 from benchkit.environment import Meter, describe
-from benchkit.errors import BenchkitError, OutOfMemory, StoreError
+from benchkit.errors import BenchkitError
 from benchkit.files import write_atomic
 from benchkit.fitting import Result
 from benchkit.interfaces import Published
@@ -41,14 +41,7 @@ class Outcome:
     @staticmethod
     def of(cell: Cell, error: BenchkitError) -> "Outcome":
         """A failure."""
-        return Outcome(cell, error=str(error), reason=reason_of(error))
-
-
-def reason_of(error: BenchkitError) -> Reason:
-    """What lies with a disk is not the cell's own fault: the next run tries it again."""
-    if isinstance(error, OutOfMemory):
-        return "out of memory"
-    return "disk" if isinstance(error, StoreError) else "error"
+        return Outcome(cell, error=str(error), reason=error.reason)
 
 
 @dataclass

@@ -115,7 +115,7 @@ def make_plan(
 
     options: JobOptions.circumstances of the run that is planned. A cell that has failed of itself with these very
     options stands as failed; with others, or without `options`, it is to do again. What was ended from outside (killed,
-    a time limit, a full disk) is always to do again.
+    a time limit, a full disk, no network) is always to do again.
 
     Raises SpecError or PluginError for the first spec that is wrong, and BenchkitError for a combination that cannot
     be: a model that does not take the task's media, a classifier that cannot solve the task's kind of problem.

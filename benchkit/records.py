@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from benchkit.report import Cell, Environment, strict_json
 
-Reason = Literal["error", "crash", "killed", "out of memory", "disk", "time limit", "cancelled", "node lost"]
+Reason = Literal["error", "crash", "killed", "out of memory", "disk", "network", "time limit", "cancelled", "node lost"]
 """error: said in one line. crash: a bug in somebody's code, the trace is in the log. disk: one that is full, or that
-cannot be written. The others: ended from outside."""
+cannot be written. network: nobody answers. The others: ended from outside."""
 
 LOG_TAIL = 20_000
 """Characters of a job's log that are kept with its failure."""

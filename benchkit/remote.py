@@ -46,6 +46,14 @@ class RemoteError(DataError):
 class OfflineError(RemoteError):
     """This machine does not reach the hub at all."""
 
+    reason = "network"
+
+
+class BrokenOff(RemoteError):
+    """The hub, or what lies between, failed in a way that may pass, again and again."""
+
+    reason = "network"
+
 
 class Incomplete(ConnectionError):
     """An answer broke off, or is not the range that was asked for."""
@@ -68,7 +76,7 @@ class Backoff:
 def retrying(what: str, call: Callable[[], T], backoff: Backoff) -> T:
     """call(), again and again while it fails in a way that may pass.
 
-    what: names the thing in the error. Raises RemoteError where it failed `backoff.attempts` times; an error that no
+    what: names the thing in the error. Raises BrokenOff where it failed `backoff.attempts` times; an error that no
     waiting mends is raised as it is.
     """
     began, waits, attempts = time.monotonic(), backoff.waits(), 0
@@ -81,7 +89,7 @@ def retrying(what: str, call: Callable[[], T], backoff: Backoff) -> T:
                 raise
             wait = next(waits, None)
             if wait is None:
-                raise RemoteError(
+                raise BrokenOff(
                     f"{what} could not be read: {attempts} attempts in {time.monotonic() - began:.0f} s failed "
                     f"({_reason(e)}); try again later, a run goes on where it stopped"
                 ) from e

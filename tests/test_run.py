@@ -19,6 +19,7 @@ from benchkit.api import Grid, RunFailed, Settings, launch, look
 from benchkit.errors import BenchkitError, SpecError
 from benchkit.plan import make_plan, read_sweep
 from benchkit.progress import Silent
+from benchkit.remote import reach
 
 QUICK = {"task": "digits", "model": "pixels", "classifier": "centroid"}
 
@@ -353,3 +354,14 @@ def test_what_failed_for_the_disk_alone_is_tried_again_by_the_same_command(tmp_p
     assert (failure.reason, "cannot write" in str(failure.error)) == ("disk", True)
     cache.unlink()
     assert not launch(grid, settings, Silent()).failures
+
+
+def test_what_failed_for_want_of_a_network_is_tried_again_by_the_same_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(db=tmp_path / "r.sqlite", jobs=1)
+    with monkeypatch.context() as offline:
+        offline.setattr("benchkit_baselines.pixels.Pixels.setup", lambda *_: reach("http://127.0.0.1:9"))
+        (failure,) = launch([Grid(("digits",), ("pixels",), ("centroid",))], settings, Silent()).failures
+    assert (failure.reason, "does not reach http://127.0.0.1:9" in str(failure.error)) == ("network", True)
+    assert not launch([Grid(("digits",), ("pixels",), ("centroid",))], settings, Silent()).failures

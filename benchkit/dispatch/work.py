@@ -15,7 +15,7 @@ from benchkit.dispatch import LOG
 from benchkit.dispatch.logs import tail
 from benchkit.environment import resolve_device
 from benchkit.errors import BenchkitError
-from benchkit.evaluate import Outcome, reason_of
+from benchkit.evaluate import Outcome
 from benchkit.features.batches import is_out_of_memory
 from benchkit.job import Job, run_job
 from benchkit.plugins import one_line
@@ -44,7 +44,7 @@ def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Pa
         outcomes = run_job(replace(job, options=options), progress, note)
         error = "the job ended without a word of this cell"
     except BenchkitError as e:
-        outcomes, reason, error = [], reason_of(e), str(e)
+        outcomes, reason, error = [], e.reason, str(e)
     except ModuleNotFoundError as e:
         outcomes = []
         error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"

@@ -67,6 +67,7 @@ def main() -> None:
     # torch asks Linux for its large tensors in pages of 2 MB then, not of 4 KB with a fault each, on which wide probes
     # on a CPU spend much time (THP_MEM_ALLOC_ENABLE=0 bench/probes.py shows it). It looks when it first takes memory.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    _open_standard_streams()
     try:
         with_commands()
         warnings.showwarning = _show_warning
@@ -92,6 +93,18 @@ def main() -> None:
         _discard_output()
         what = f"'{e.filename}'" if e.filename else "the output cannot be written"
         fail(f"{what}: {e.strerror}")
+
+
+def _open_standard_streams() -> None:
+    """Those that whoever started us has closed (`>&-`, some daemons): no file that is opened may become one of them,
+    and be written to as such."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(number, mode, closefd=False))
 
 
 _INTERRUPTED = "interrupted; what was finished is kept, the same command goes on from there"

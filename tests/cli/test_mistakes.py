@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -106,3 +107,16 @@ def test_a_registry_that_is_only_read_can_be_planned_against(tmp_path: Path, mon
     monkeypatch.setattr(database, "_writable", lambda _: False)
     plan = look([Grid(("digits",), ("pixels",))], Settings(db=tmp_path / "r.sqlite"))
     assert plan.by_state["todo"] == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "0<&- >&- 2>&-"])
+def test_streams_that_are_closed_are_as_good_as_none(tmp_path: Path, closed: str) -> None:
+    run = f"run --task digits --model pixels --classifier centroid --db {tmp_path}/r.sqlite"
+    for words in (run, f"ls --db {tmp_path}/r.sqlite", f"rm 1 --db {tmp_path}/r.sqlite"):
+        done = subprocess.run(
+            f"{sys.executable} -m benchkit {words} {closed}", shell=True, capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, "Traceback" in done.stderr) == (1 if words.startswith("rm") else 0, False), done.stderr
+    with sqlite3.connect(tmp_path / "r.sqlite") as store:
+        assert store.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)

@@ -103,7 +103,10 @@ class Store:
 
 
 def side_folder(path: Path) -> Path:
-    return path.with_name(path.name + ".d")
+    """Of a link, that of the file it leads to: whichever way a registry is opened, it has one inbox and one folder of
+    locks."""
+    file = path.resolve() if path.is_symlink() else path
+    return file.with_name(file.name + ".d")
 
 
 def open_store(given: str | Path | None = None, *, create: bool = True, ingest: bool = True) -> Store:

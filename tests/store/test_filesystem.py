@@ -1,15 +1,17 @@
 """Which file system a registry is on, and which journal it has there."""
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from benchkit.errors import StoreError
+from benchkit.report import Cell, Report
 from benchkit.sealing import seal
 from benchkit.store import open_store
+from benchkit.store.claims import Owner, claim, heartbeat, release_dead
 from benchkit.store.filesystem import network_filesystem
 
 MOUNTS = """\
@@ -105,3 +107,19 @@ def test_a_write_ahead_log_that_came_to_a_network_file_system_is_changed_and_not
             assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
     assert journal(path) == "delete"
     assert not path.with_name("r.sqlite-wal").exists()
+
+
+def test_a_link_to_a_registry_opens_its_own_folder(tmp_path: Path, make_report: Callable[..., Report]) -> None:
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "r.sqlite", tmp_path / "link.sqlite"
+    link.symlink_to(Path("disk") / "r.sqlite")  # relative, and to what is not there yet
+    with open_store(link) as store:
+        seal(make_report(artifacts=[]), store.inbox)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "link.sqlite"]
+    with open_store(real, create=False) as store:
+        assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
+        owner = Owner.this_process()
+        with heartbeat(store, owner), open_store(link) as other:
+            claim(store, [Cell("t", "m", "c", 1, 0)], owner)
+            release_dead(other)
+            assert other.execute("SELECT count(*) FROM claims").fetchone() == (1,), "its launcher lives"

@@ -12,13 +12,14 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import DataError, PluginError
-from benchkit.interfaces import Backbone, Component, Fitted, Fold, Labels, Problem, Scorer, Task, TaskKind
+from benchkit.interfaces import Backbone, Component, Fitted, Fold, Labels, Problem, Published, Scorer, Task, TaskKind
 from benchkit.metrics import find
 
 
 def checked_problem(task: Task) -> Problem:
     """What is asked of a classifier. Raises PluginError for a kind that there is not or classes that are no distinct
-    names, and BenchkitError for metrics that there are not, or not for this kind of task."""
+    names, for published numbers that are no shares, and BenchkitError for metrics that there are not, or not for this
+    kind of task."""
     name, classes = type(task).__name__, task.classes
     if task.kind not in get_args(TaskKind):
         raise PluginError(f"{name}.kind is {task.kind!r}: a task is {' or '.join(get_args(TaskKind))}")
@@ -29,6 +30,14 @@ def checked_problem(task: Task) -> Problem:
     if not len(classes):
         raise DataError(f"{name} has no classes")
     _check_names(classes, f"{name}.classes", "has the name {} twice")
+    for number in task.published:
+        if not isinstance(number, Published):
+            raise PluginError(f"{name}.published holds {number!r:.80}, which is no benchkit.Published")
+        if not 0 <= number.value <= 1:
+            raise PluginError(
+                f"{name}.published says that {number.model} has {number.metric} = {number.value:g} ({number.source}): "
+                "metrics are shares, 0.1637 and not 16.37"
+            )
     return Problem(task.kind, len(classes), tuple(classes))
 
 

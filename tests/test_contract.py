@@ -1,6 +1,7 @@
 """What a plugin hands over at run time and must not: each is one line that names it, and no number comes of it."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchkit.progress import Silent
 from benchkit_baselines.pixels import Pixels
 from benchkit_digits.task import Digits
 
+PUBLISHED = benchkit.Published("pixels", "centroid", -1, "top1", 93.0, "me, table 1")
 TRAIN, TEST = np.arange(1198), np.arange(596)
 
 
@@ -60,6 +62,13 @@ def said(tmp_path: Path) -> str:
         ("folds", lambda self: (Fold("train", np.r_[TRAIN, 0], "test", TEST),), "rows of split 'train' more than once"),
         ("folds", lambda self: (Fold("train", TRAIN[:0], "test", TEST),), "fold 0 has no example to train on"),
         ("folds", lambda self: (Fold("train", np.arange(5000), "test", TEST),), "the rows 0 to 4999 to train on"),
+        ("published", ("0.75",), "Digits.published holds '0.75', which is no benchkit.Published"),
+        (
+            "published",
+            (PUBLISHED,),
+            "Digits.published says that pixels has top1 = 93 (me, table 1): metrics are shares",
+        ),
+        ("published", (replace(PUBLISHED, value=float("nan")),), "top1 = nan"),
         ("fingerprint", lambda self: None, "Digits.fingerprint() gave None, not a short text"),
     ],
 )

@@ -58,5 +58,5 @@ def _shown(row: "PublishedRow", digits: int) -> tuple[Any, ...]:
     return (
         row.task, row.model, row.classifier, training_size(row.n_train), str(row.seed), row.metric,
         number(row.value, digits), interval(row.low, row.high, digits), number(row.published, digits),
-        f"{row.gap:+.{digits}f}", row.source,
+        "" if row.gap is None else f"{row.gap:+.{digits}f}", row.source,
     )  # fmt: skip

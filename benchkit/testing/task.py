@@ -171,7 +171,8 @@ class TaskSuite(Suite):
             find(p.metric, self.ready.kind)
             RawSpec.parse(p.model)
             RawSpec.parse(p.classifier)
-            expect(np.isfinite(p.value), f"published {p.metric} of {p.model} is {p.value}")
+            wrong = f"published {p.metric} of {p.model} is {p.value}, and must be a share: 0.1637, not 16.37"
+            expect(0 <= p.value <= 1, wrong)
             expect(p.source, f"published {p.metric} of {p.model} has no source")
             expect(p.n_train == -1 or p.n_train >= 1, f"published {p.metric} of {p.model} has n_train={p.n_train}")
 

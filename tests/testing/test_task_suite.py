@@ -243,6 +243,10 @@ class RandomKey(Right):
         return f"{id(self)}"
 
 
+class InPercent(Right):
+    published = (Published("bird-mae", "linear", 5, "top1", 25.0, "arXiv"),)
+
+
 class Unsourced(Right):
     published = (Published("bird-mae", "linear", 5, "top1", 0.25, ""),)
 
@@ -285,6 +289,7 @@ BROKEN: list[tuple[type[Task], str, str]] = [
     (EmptyFold, "folds_are_within_their_splits_and_keep_test_rows_apart", "fold 0 has no rows of 'test'"),
     (PrintOfTheObject, "the_fingerprint_is_of_the_data_alone", "in another process"),
     (RandomKey, "the_media_key_is_a_text_or_none", "differs between two instances"),
+    (InPercent, "published_numbers_are_of_its_metrics_and_say_where_they_stand", "must be a share: 0.1637, not 16.37"),
     (Unsourced, "published_numbers_are_of_its_metrics_and_say_where_they_stand", "has no source"),
     (PublishedOtherwise, "published_numbers_are_of_its_metrics_and_say_where_they_stand", "'Bird MAE' is no spec"),
 ]

@@ -356,6 +356,16 @@ def test_what_failed_for_the_disk_alone_is_tried_again_by_the_same_command(tmp_p
     assert not launch(grid, settings, Silent()).failures
 
 
+def test_a_cache_on_a_disk_that_is_not_there_is_named(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.symlink_to(tmp_path / "unmounted")
+    settings = Settings(db=tmp_path / "r.sqlite", cache=cache, jobs=1)
+    (failure,) = launch([Grid(("digits",), ("pixels",), ("centroid",))], settings, Silent()).failures
+    assert f"'{cache}' is a link to '{tmp_path / 'unmounted'}', which is not there" in str(failure.error)
+    (tmp_path / "unmounted").mkdir()
+    assert not launch([Grid(("digits",), ("pixels",), ("centroid",))], settings, Silent()).failures
+
+
 def test_what_failed_for_want_of_a_network_is_tried_again_by_the_same_command(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -222,6 +222,12 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 
 
 def unwritable(folder: Path, error: OSError) -> StoreError:
+    link = next((p for p in folder.parents if p.is_symlink() and not p.exists()), None)
+    if link:  # a disk that is not mounted, say, of which the system says no more than "File exists"
+        return StoreError(
+            f"cannot write features to '{folder}': '{link}' is a link to '{os.readlink(link)}', which is not there; "
+            "bring that back, or name another folder with --cache or BENCHKIT_CACHE"
+        )
     return StoreError(
         f"cannot write features to '{folder}': {error.strerror}; make room or change its permissions, or name another "
         "folder with --cache or BENCHKIT_CACHE"

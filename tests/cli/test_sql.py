@@ -163,7 +163,7 @@ def test_a_missing_damaged_or_newer_registry_is_one_line(script, tmp_path: Path,
         db.execute("PRAGMA user_version = 999")
     for name, said in (
         ("missing.sqlite", "there is no registry at"),
-        ("text.sqlite", "no registry ("),
+        ("text.sqlite", "is no registry, or damaged"),
         ("other.sqlite", "no benchkit registry"),
         ("newer.sqlite", "newer than this benchkit"),
     ):

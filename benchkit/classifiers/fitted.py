@@ -19,8 +19,7 @@ SCORING_MEMORY = 2**30
 """About how many bytes scoring takes."""
 
 CPU_BATCH = 2**24
-"""Bytes of tokens scored at a time on a CPU: more would be no faster, and memory for more is fresh from the system each
-time."""
+"""Bytes of features scored at a time on a CPU: memory for much more would be fresh from the system each time."""
 
 
 class FittedNet(Fitted):
@@ -48,15 +47,15 @@ class FittedNet(Fitted):
         parts = []
         with torch.inference_mode(), fast_float32(self.device):
             for start in range(0, len(x), rows):
-                logits_bc = self.net.logits(w, self._batch(x[start : start + rows]))[0, 0].transpose(0, 1)
+                logits_bc = self.net.logits(w, self._batch(x[start : start + rows], shape))[0, 0].transpose(0, 1)
                 parts.append((logits_bc.log_softmax(dim=1) if self.softmax else logits_bc).cpu().numpy())
         return np.concatenate(parts) if parts else np.zeros((0, self.net.n_classes), np.float32)
 
-    def _batch(self, x: Shaped[np.ndarray, "B ..."]) -> torch.Tensor:
-        """[1, B, ...] on the device."""
+    def _batch(self, x: Shaped[np.ndarray, "B ..."], shape: tuple[int, ...]) -> torch.Tensor:
+        """[1, B, ...] on the device. shape: of an example as the net takes it, of a net on tokens."""
         if not isinstance(self.net, TokenNet):
             return torch.from_numpy(with_one([self.normaliser(x)]))[None].to(self.device)
-        formed = torch.empty((len(x), *formed_shape(x.shape[1:], self.net)), device=self.device)
+        formed = torch.empty((len(x), *shape), device=self.device)
 
         def read(part: slice) -> torch.Tensor:
             return torch.from_numpy(np.array(x[part], np.float32)).to(self.device)

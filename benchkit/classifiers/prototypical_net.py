@@ -66,7 +66,7 @@ class PrototypicalNet:
     def _interpolated(self, x: Float[torch.Tensor, "n T D"]) -> Float[torch.Tensor, "n T2 D"]:
         if self.grid == self.given:
             return x
-        # Strides say that a token's features lie together, which one example's shape leaves open: ten times as fast.
+        # Strides say that a token's features lie together, which one example's shape leaves open: torch goes by it.
         (n, t, d), (r, c) = x.shape, self.given
         planes = x.contiguous().as_strided((n, d, r, c), (t * d, 1, c * d, d))
         return F.interpolate(planes, self.grid, mode="bilinear").flatten(2).transpose(1, 2)
@@ -160,5 +160,5 @@ class _Nearest(torch.autograd.Function):
 
 
 def _place_of_largest(x: Float[torch.Tensor, "S K B T"]) -> Int64[torch.Tensor, "S K B"]:
-    """numpy's on a CPU, which is ten times as fast as torch's where the last dimension is as short as this."""
+    """By numpy on a CPU: torch compares one number after the other there."""
     return torch.from_numpy(x.numpy().argmax(axis=3)) if x.device.type == "cpu" else x.argmax(dim=3)

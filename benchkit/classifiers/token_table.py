@@ -96,8 +96,8 @@ class TokenTable:
 
 
 class _Scratch(threading.local):
-    """Memory of each thread's own, used again for each minibatch: to be given tens of megabytes afresh takes a system
-    as long as all that is done to the tokens in them."""
+    """Memory of each thread's own, used again for each minibatch: the system would have to clear tens of megabytes
+    each time."""
 
     def __init__(self) -> None:
         self.flat = torch.empty(0)

@@ -32,7 +32,7 @@ from benchkit.features.cache import Entry, Writer
 from benchkit.features.pipeline import AHEAD
 from benchkit.features.pool import Pool
 from benchkit.interfaces import Backbone, Encoded, Example, Task
-from benchkit.media import Audio
+from benchkit.media.decode import Audio
 from benchkit.progress import Silent
 
 SAMPLES = 160_000
@@ -119,7 +119,7 @@ def main() -> None:
             "(processor for a clip, of both stages and end to end)"
         )
         if args.model:
-            from benchkit.spec import resolve
+            from benchkit.catalog.resolve import resolve
 
             compare(args.model, task, resolve("model", args.model).build(), args)
         else:

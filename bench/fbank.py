@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from benchkit.frontends.kaldi import Fbank, fbank
+from benchkit.media.frontends.kaldi import Fbank, fbank
 
 SETTINGS = Fbank(sample_rate=32_000)
 SECONDS = 5

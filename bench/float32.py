@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchkit.float32 import fast_float32
-from benchkit.spec import resolve
+from benchkit.catalog.resolve import resolve
+from benchkit.machine.float32 import fast_float32
 
 
 def main() -> None:

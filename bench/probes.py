@@ -25,7 +25,8 @@ from benchkit.classifiers.attentive import Attentive, AttentiveParams
 from benchkit.classifiers.data import Split
 from benchkit.classifiers.linear import Linear, LinearParams
 from benchkit.classifiers.mlp import MLP, MLPParams
-from benchkit.classifiers.prototypical import Prototypical, PrototypicalParams
+from benchkit.classifiers.params import PrototypicalParams
+from benchkit.classifiers.prototypical import Prototypical
 from benchkit.classifiers.streams import Stream
 from benchkit.classifiers.trained import TrainedProbe, fit_grid
 from benchkit.interfaces import Problem, Subset

@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import soxr
 
-from benchkit.media import resample
+from benchkit.media.decode import resample
 
 TO = 32_000
 

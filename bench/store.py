@@ -27,12 +27,13 @@ from typing import Any
 
 import numpy as np
 
+from benchkit.catalog.discovery import Catalog, Plugin
 from benchkit.hookspecs import Entry
 from benchkit.interfaces import Backbone, Classifier, Encoded, Example, Fitted, Labels, Problem, Task
-from benchkit.plan import Grid, make_plan
-from benchkit.plugins import Catalog, Plugin
-from benchkit.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
-from benchkit.sealing import seal
+from benchkit.machine.environment import Environment
+from benchkit.planning.plan import Grid, make_plan
+from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Metric, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.ingest import ingest_inbox
 from benchkit.store.insert import CELL

@@ -20,7 +20,7 @@ import numpy as np
 import psutil
 
 import benchkit
-from benchkit.spec import resolve
+from benchkit.catalog.resolve import resolve
 
 SHARED = Path(__file__).parent.parent.parent / "shared"
 TASK = f"hsn,repo={SHARED / 'data' / 'birdset_mini'}"

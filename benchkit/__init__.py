@@ -6,14 +6,14 @@ The names below are the public API. They are imported when first used, so that `
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from benchkit.machine.version import __version__ as __version__
 
 _WHERE = {
     "run": "benchkit.api",
     "open": "benchkit.api",
     "Results": "benchkit.api",
-    "Audio": "benchkit.media",
-    "Image": "benchkit.media",
+    "Audio": "benchkit.media.decode",
+    "Image": "benchkit.media.decode",
     "Backbone": "benchkit.interfaces",
     "Classifier": "benchkit.interfaces",
     "Encoded": "benchkit.interfaces",
@@ -28,15 +28,16 @@ _WHERE = {
     "Trainable": "benchkit.interfaces",
     "Weights": "benchkit.interfaces",
     "BenchkitError": "benchkit.errors",
-    "Cell": "benchkit.report",
-    "Report": "benchkit.report",
+    "Cell": "benchkit.records.report",
+    "Report": "benchkit.records.report",
     "Entry": "benchkit.hookspecs",
     "hookimpl": "benchkit.hookspecs",
-    "param": "benchkit.spec",
+    "param": "benchkit.catalog.spec",
 }
 
 if TYPE_CHECKING:
     from benchkit.api import Results, open, run
+    from benchkit.catalog.spec import param
     from benchkit.errors import BenchkitError
     from benchkit.hookspecs import Entry, hookimpl
     from benchkit.interfaces import (
@@ -54,9 +55,8 @@ if TYPE_CHECKING:
         Trainable,
         Weights,
     )
-    from benchkit.media import Audio, Image
-    from benchkit.report import Cell, Report
-    from benchkit.spec import param
+    from benchkit.media.decode import Audio, Image
+    from benchkit.records.report import Cell, Report
 
 __all__ = [
     "Audio", "Backbone", "BenchkitError", "Cell", "Classifier", "Encoded", "Entry", "Example", "Fitted", "Fold",

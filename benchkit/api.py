@@ -12,16 +12,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from benchkit.environment import check_device
 from benchkit.errors import BenchkitError
-from benchkit.evaluate import Outcome
-from benchkit.job import JobOptions
-from benchkit.plan import Grid, Plan, Planned, State, make_plan
+from benchkit.jobs.evaluate import Outcome
+from benchkit.jobs.job import JobOptions
+from benchkit.machine.environment import check_device
+from benchkit.planning.plan import Grid, Plan, Planned, State, make_plan
 from benchkit.progress import Progress, Silent
-from benchkit.report import Cell, Report
-from benchkit.results import Results
+from benchkit.reading.results import Results
+from benchkit.records.report import Cell, Report
 from benchkit.store import Store, is_there, open_store, side_folder, store_path
 from benchkit.store.claims import QUEUED, Owner, await_orphans, heartbeat, release_dead
+from benchkit.store.opening import refresh
 
 if TYPE_CHECKING:
     from benchkit.dispatch.slurm.settings import SlurmSettings
@@ -87,7 +88,7 @@ class Settings:
 
     def options(self) -> JobOptions:
         """As jobs carry them: with absolute paths."""
-        from benchkit.fingerprint import cache_dir
+        from benchkit.media.fingerprint import cache_dir
 
         return JobOptions(
             side=str(side_folder(self.db.absolute())),
@@ -149,13 +150,13 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
     if not is_there(settings.db):
         settings.plan(grids, None)  # a mistyped name must not leave an empty registry behind
         if settings.slurm:
-            from benchkit.dispatch.slurm import scheduler
+            from benchkit.machine import scheduler
 
             scheduler.cluster()  # nor a host without a scheduler
     with open_store(settings.db) as store:
         await_orphans(store, ORPHANS)
         _end_claims(store)
-        store.refresh()
+        refresh(store)
         before = plan = settings.plan(grids, store)
         outcomes: list[Outcome] = []
         force = settings.force
@@ -174,7 +175,7 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
                 queued = any(p.owner and p.owner.startswith(QUEUED) for p in plan.cells)
                 time.sleep(5.0 if queued else 1.0)  # a cluster's scheduler is not to be asked all the time
             force = False
-            store.refresh()
+            refresh(store)
             _end_claims(store)
             plan = settings.plan(grids, store)
 

@@ -17,9 +17,8 @@ import numpy as np
 from jaxtyping import Float32, Int, Int64, Shaped, UInt8
 
 from benchkit.errors import BenchkitError
-from benchkit.media import Audio, Image, Media
+from benchkit.media.decode import Audio, Image, Media
 from benchkit.progress import Progress
-from benchkit.spec import NoParams
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,11 +31,16 @@ Labels = Int64[np.ndarray, " N"] | UInt8[np.ndarray, "N C"]
 """multiclass: the class's number, [N]. Every other kind: 0 or 1 for each class, [N, C]."""
 
 
+@dataclass(frozen=True)
+class NoParams:
+    """The parameters of a plugin class that has none."""
+
+
 class Component:
     """What the four have in common."""
 
     Params: ClassVar[type] = NoParams
-    """A frozen dataclass (see benchkit.spec.param); its field `checkpoint`, if any, is written `name:checkpoint`."""
+    """A frozen dataclass (see benchkit.param); its field `checkpoint`, if any, is written `name:checkpoint`."""
     version: ClassVar[int] = 1
 
     def __init__(self, params: Any = None) -> None:
@@ -115,7 +119,7 @@ class Task(Component, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Of the data itself (see benchkit.fingerprint): the same data anywhere gives the same string."""
+        """Of the data itself (see benchkit.media.fingerprint): the same data anywhere gives the same string."""
 
     def media_key(self, split: str) -> str | None:
         """What names the media of a split in the feature cache, where that is less than the whole spec: leave out

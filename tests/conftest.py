@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchkit.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
+from benchkit.machine.environment import Environment
+from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Metric, Report
 
 
 @pytest.fixture

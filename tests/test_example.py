@@ -6,7 +6,7 @@ import sqlite3
 from itertools import pairwise
 from pathlib import Path
 
-from benchkit.report import Cell
+from benchkit.records.report import Cell
 from benchkit.store import open_store
 from benchkit.store.migrations import VERSION
 from benchkit.store.reports import load_reports

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.activations.recording import Recording
-from benchkit.contract import checked_tensors
+from benchkit.catalog.contract import checked_tensors
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, SpecError, StoreError
 from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Scorer
 from benchkit.progress import Progress, Silent
-from benchkit.scorers.saved import Saved, as_point, save_scorer
-from benchkit.spec import resolve
+from benchkit.scorers.saved import Loaded, as_point, save_scorer
 
 BATCH = 8192
 
@@ -36,12 +36,10 @@ def fit(
     class tokens and registers out. Raises StoreError where no file can be written there, BenchkitError where the
     scorer's spec names another point.
     """
-    from benchkit.scorers.sae import SAE  # which imports this package
-
     progress = progress or Silent()
     spec = resolve("scorer", scorer)
     made: Scorer = spec.build()
-    if isinstance(made, Saved | SAE):
+    if isinstance(made, Loaded):
         raise BenchkitError(f"scorer '{spec.name}' is fitted already: it comes from a file")
     recording = Recording.open(on)
     wanted = point or made.point

@@ -16,14 +16,15 @@ from benchkit.activations.moments import Moments
 from benchkit.activations.recording import Recording
 from benchkit.activations.shards import FORMAT, SHARD_BYTES, Identity, Shard, ShardWriter, point_folder
 from benchkit.activations.stream import check_points, prefix_tokens, stream_points
+from benchkit.catalog.resolve import resolve
+from benchkit.catalog.spec import Spec
 from benchkit.errors import BenchkitError, StoreError
 from benchkit.features import Options, set_up
 from benchkit.features.lock import holder, try_lock
-from benchkit.files import write_atomic
-from benchkit.fingerprint import cache_dir, fingerprint
 from benchkit.interfaces import Backbone, Task
+from benchkit.machine.files import write_atomic
+from benchkit.media.fingerprint import cache_dir, fingerprint
 from benchkit.progress import Progress, Silent
-from benchkit.spec import Spec, resolve
 
 
 def record(

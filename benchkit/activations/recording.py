@@ -18,7 +18,7 @@ from benchkit.activations.moments import Moments, Statistics
 from benchkit.activations.reader import BUFFER_BYTES, shuffled, views_of
 from benchkit.activations.shards import FORMAT, point_folder, read_json, sha256_of
 from benchkit.errors import BenchkitError, StoreError, did_you_mean
-from benchkit.fingerprint import fingerprint
+from benchkit.media.fingerprint import fingerprint
 
 
 @dataclass(frozen=True)

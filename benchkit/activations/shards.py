@@ -27,7 +27,7 @@ from jaxtyping import Float, Float32, Int64
 
 from benchkit.activations.moments import Moments
 from benchkit.errors import DataError, PluginError, StoreError
-from benchkit.files import fsync_folder, write_atomic
+from benchkit.machine.files import fsync_folder, write_atomic
 
 FORMAT = 1
 SHARD_BYTES = 1 << 28

@@ -1,4 +1,4 @@
-"""What makes a number trustworthy: one file a check, each gives one benchkit.report.Check.
+"""What makes a number trustworthy: one file a check, each gives one benchkit.records.report.Check.
 
 Once a (task, model), before any cell: check_labels, check_leakage, check_features. For each cell: check_chance,
 check_published, and check_shuffled on demand. `warn` and `fail` both mark the result wherever it is shown: `warn` says

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from benchkit.report import Check, Status, finite
+from benchkit.records.report import Check, Status, finite
 
 
 class Finding(NamedTuple):

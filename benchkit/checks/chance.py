@@ -3,7 +3,7 @@
 import math
 
 from benchkit.checks._conclude import Finding, conclude
-from benchkit.report import Check, Metric, Status
+from benchkit.records.report import Check, Metric, Status
 
 # A class in the mean, or a pair of class and example, is rarely positive; a share of right answers may be large where
 # one class dominates. Two balanced classes give 0.5 on each. Inverted labels gave 0.83 on mean average precision.

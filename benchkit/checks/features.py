@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int
 
 from benchkit.checks._conclude import Finding, conclude
-from benchkit.report import Check
+from benchkit.records.report import Check
 
 _ROWS = 2048  # looked at closely; NaN, infinities, constant dimensions and zero rows are looked for in all
 _CHUNK = 8192

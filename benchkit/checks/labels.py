@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int, Int64, UInt8
 
+from benchkit.catalog.labels import n_positives
 from benchkit.checks._conclude import Finding, conclude, some
 from benchkit.checks.alignment import Alignment, align
 from benchkit.interfaces import Problem
-from benchkit.metrics.scored import n_positives
-from benchkit.report import Check
+from benchkit.records.report import Check
 
 AnyLabels = Int64[np.ndarray, " _"] | UInt8[np.ndarray, "_ _"]
 FoldLabels = tuple[AnyLabels, AnyLabels]

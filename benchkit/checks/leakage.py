@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt64
 
 from benchkit.checks._conclude import Finding, conclude
-from benchkit.report import Check
+from benchkit.records.report import Check
 
 Hashes = tuple[UInt64[np.ndarray, " _"], UInt64[np.ndarray, " _"]]
 """Of the decoded media of one fold, train and test."""

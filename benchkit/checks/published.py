@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from benchkit.checks._conclude import Finding, conclude
 from benchkit.interfaces import Published
-from benchkit.report import Check, Metric
+from benchkit.records.report import Check, Metric
 
 TOLERANCE = 0.02
 

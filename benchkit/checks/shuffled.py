@@ -2,7 +2,7 @@
 
 from benchkit.checks._conclude import Finding, conclude
 from benchkit.checks.chance import gain_of_random_order
-from benchkit.report import Check, Metric
+from benchkit.records.report import Check, Metric
 
 _MARGIN = 0.03
 

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchkit.classifiers.tokens import TokenParams, TokenProbe, check_tokens
-from benchkit.spec import param
+from benchkit.catalog.spec import param
+from benchkit.classifiers.params import TokenParams
+from benchkit.classifiers.tokens import TokenProbe, check_tokens
 
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net

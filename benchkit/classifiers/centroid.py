@@ -5,12 +5,12 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32
 
-from benchkit.classifiers.cosine import unit_rows
+from benchkit.catalog.spec import param
 from benchkit.classifiers.data import log_softmax, one_column_a_class
 from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
 from benchkit.classifiers.subsets import OneByOne
+from benchkit.features.cosine import unit_rows
 from benchkit.interfaces import Fitted, Labels, Problem, Subset
-from benchkit.spec import param
 
 
 @dataclass(frozen=True)

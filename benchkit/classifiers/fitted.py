@@ -12,8 +12,8 @@ from benchkit.classifiers.nets import Net, TokenNet
 from benchkit.classifiers.normalise import Normaliser
 from benchkit.classifiers.prepare import with_one
 from benchkit.classifiers.token_table import form_tokens, formed_shape
-from benchkit.float32 import fast_float32
 from benchkit.interfaces import Fitted
+from benchkit.machine.float32 import fast_float32
 
 SCORING_MEMORY = 2**30
 """About how many bytes scoring takes."""

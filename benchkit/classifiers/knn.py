@@ -7,12 +7,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from benchkit.classifiers.cosine import unit_rows
+from benchkit.catalog.spec import param
 from benchkit.classifiers.data import one_column_a_class
 from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
 from benchkit.classifiers.subsets import OneByOne
+from benchkit.features.cosine import unit_rows
 from benchkit.interfaces import Fitted, Labels, Problem, Subset
-from benchkit.spec import param
 
 _BLOCK = 2**24
 """Similarities held at a time."""

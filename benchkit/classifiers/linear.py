@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Shaped
 
+from benchkit.catalog.spec import param
 from benchkit.classifiers.data import Split
 from benchkit.classifiers.normalise import NormParams
 from benchkit.classifiers.params import TrainParams
 from benchkit.classifiers.trained import TrainedProbe
 from benchkit.interfaces import Labels
-from benchkit.spec import param
 
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from benchkit.catalog.spec import param
 from benchkit.classifiers.data import check_subsets, class_name, hold_out, log_softmax
 from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
 from benchkit.errors import FitError, require
 from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
-from benchkit.spec import param
 
 
 @dataclass(frozen=True)

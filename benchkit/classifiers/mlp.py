@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from benchkit.catalog.spec import param
 from benchkit.classifiers.linear import PooledProbe
 from benchkit.classifiers.normalise import NormParams
 from benchkit.classifiers.params import TrainParams
-from benchkit.spec import param
 
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net

@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
-from benchkit.spec import param
+from benchkit.catalog.spec import param
 
 CHUNK = 1024
 """Rows at a time: they stay in the processor's cache."""

@@ -10,8 +10,7 @@ from jaxtyping import Float, Int64
 from torch.nn import functional as F
 
 from benchkit.classifiers.nets import Weights
-from benchkit.classifiers.params import TrainParams
-from benchkit.classifiers.prototypical import PrototypicalParams
+from benchkit.classifiers.params import PrototypicalParams, TrainParams
 from benchkit.classifiers.streams import aligned
 
 _SIMILARITIES = 2**18

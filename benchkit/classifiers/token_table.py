@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from benchkit.classifiers.data import Split
 from benchkit.classifiers.nets import TokenNet
 from benchkit.classifiers.normalise import Normaliser, fit_normaliser
+from benchkit.classifiers.params import TokenParams
 from benchkit.classifiers.prepare import Prepared
-from benchkit.classifiers.tokens import TokenParams
 from benchkit.interfaces import Labels
 
 IN_CACHE = 2**19

@@ -1,32 +1,19 @@
 """What the probes on tokens share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from jaxtyping import Shaped
 
 from benchkit.classifiers.data import Split
-from benchkit.classifiers.normalise import NormParams
-from benchkit.classifiers.params import TrainParams
 from benchkit.classifiers.trained import TrainedProbe
 from benchkit.errors import FitError
 from benchkit.interfaces import Labels, Needs
-from benchkit.spec import param
 
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net
     from benchkit.classifiers.prepare import Prepared
-
-
-@dataclass(frozen=True)
-class TokenParams(TrainParams, NormParams):
-    """Each token is normalised as pooled features are."""
-
-    norm_examples: int = param(
-        512, help="training examples, evenly spaced, whose tokens the standardisation is measured on", low=1
-    )
 
 
 class TokenProbe(TrainedProbe):

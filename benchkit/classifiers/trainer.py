@@ -23,7 +23,7 @@ from benchkit.classifiers.data import INIT, generator
 from benchkit.classifiers.losses import LossFunction
 from benchkit.classifiers.nets import Net, Weights
 from benchkit.classifiers.streams import Stream, aligned, next_block
-from benchkit.float32 import fast_float32
+from benchkit.machine.float32 import fast_float32
 
 BLOCK = 64
 """Steps whose minibatches are drawn at a time."""

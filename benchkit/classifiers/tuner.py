@@ -13,15 +13,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchkit.classifiers.data import INIT, Split, generator
-from benchkit.classifiers.finetune import FinetuneParams
 from benchkit.classifiers.losses import make_loss, name_of_loss
 from benchkit.classifiers.normalise import fit_normaliser
+from benchkit.classifiers.params import FinetuneParams
 from benchkit.classifiers.streams import Stream
 from benchkit.errors import FitError, PluginError
 from benchkit.features.batches import ahead, free, is_out_of_memory
 from benchkit.features.scratch import Scratch
-from benchkit.float32 import fast_float32
 from benchkit.interfaces import Fitted, Labels, Problem, Trainable
+from benchkit.machine.float32 import fast_float32
 
 T = TypeVar("T")
 Weights = Float32[np.ndarray, " P"]

@@ -40,7 +40,7 @@ def record(
 ) -> None:
     """Records token activations, all points in one pass; the same command again goes on where it was stopped."""
     from benchkit.activations import record as recorded
-    from benchkit.environment import resolve_device
+    from benchkit.machine.environment import resolve_device
     from benchkit.progress import for_stream
 
     recording = recorded(
@@ -92,7 +92,7 @@ def fit(
 ) -> None:
     """Fits a scorer on recorded activations and writes it with the record of the fit."""
     from benchkit.activations import fit as fitted
-    from benchkit.environment import resolve_device
+    from benchkit.machine.environment import resolve_device
     from benchkit.progress import for_stream
 
     made = fitted(
@@ -105,7 +105,7 @@ def fit(
 def _show(points: list[Any]) -> None:
     import numpy as np
 
-    from benchkit.tables import emit, memory, text_table
+    from benchkit.reading.tables import emit, memory, text_table
 
     rows = []
     for p in points:

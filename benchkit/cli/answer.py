@@ -5,8 +5,8 @@ import math
 import sys
 from typing import Any, Literal
 
+from benchkit.reading.tables import Screen, csv_line, emit, escape_markdown, markdown_table, text_table
 from benchkit.store.readonly import Answer
-from benchkit.tables import Screen, csv_line, emit, escape_markdown, markdown_table, text_table
 
 
 def write(answer: Answer, format: Literal["text", "markdown", "csv", "json"]) -> None:

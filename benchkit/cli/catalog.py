@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from benchkit.description import Description
-    from benchkit.spec import Kind
+    from benchkit.catalog.description import Description
+    from benchkit.catalog.spec import Kind
 
 Name = Annotated[str | None, typer.Argument(help="Only this one, in full.")]
 Params = Annotated[bool, typer.Option("--params", help="Every parameter with type, default, range and meaning.")]
@@ -21,8 +21,8 @@ def register(app: typer.Typer) -> None:
 
 def plugins(json: Json = False) -> None:
     """Lists plugins, what each provides, and why one failed."""
-    from benchkit.plugins import discover
-    from benchkit.tables import Screen, emit, text_table
+    from benchkit.catalog.discovery import discover
+    from benchkit.reading.tables import Screen, emit, text_table
 
     found = discover().plugins
     if json:
@@ -66,10 +66,10 @@ def scorers(name: Name = None, params: Params = False, json: Json = False) -> No
 
 
 def _list(kind: "Kind", name: str | None, params: bool, json: bool) -> None:
-    from benchkit.description import as_record, describe
-    from benchkit.plugins import discover
-    from benchkit.spec import RawSpec
-    from benchkit.tables import Screen, emit
+    from benchkit.catalog.description import as_record, describe
+    from benchkit.catalog.discovery import discover
+    from benchkit.catalog.spec import RawSpec
+    from benchkit.reading.tables import Screen, emit
 
     catalog = discover()
     if name:
@@ -93,7 +93,7 @@ def _list(kind: "Kind", name: str | None, params: bool, json: bool) -> None:
 
 
 def _overview(found: "list[Description]", screen: Any) -> str:
-    from benchkit.tables import text_table
+    from benchkit.reading.tables import text_table
 
     named = [name for name in ("checkpoints", "presets") if any(getattr(d, name) for d in found)]
     header = ["name", "summary", *named, "parameters", "distribution"]
@@ -114,7 +114,7 @@ def _overview(found: "list[Description]", screen: Any) -> str:
 def _in_full(d: "Description", screen: Any) -> str:
     from dataclasses import replace
 
-    from benchkit.tables import clean, text_table
+    from benchkit.reading.tables import clean, text_table
 
     lines = [screen.bold(clean(d.usage)), clean(f"  {d.summary}"), clean(f"  from {d.dist} {d.version}, {d.target}")]
     lines += [clean(f"  {name}: {value}") for name, value in d.facts.items()]

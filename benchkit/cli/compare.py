@@ -48,10 +48,10 @@ def compare(
     Both are judged on the same bootstrap resamples: where the interval holds 0, neither is clearly better. Every pair
     of runs that agree in all but the two sides is compared.
     """
-    from benchkit.compare import paired, pairs
     from benchkit.errors import BenchkitError
     from benchkit.progress import for_stream
-    from benchkit.results import Results
+    from benchkit.reading.compare import paired, pairs
+    from benchkit.reading.results import Results
     from benchkit.store import queries
     from benchkit.store.queries import Filters
 
@@ -90,7 +90,7 @@ def compare(
 def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits: int) -> None:
     import json
 
-    from benchkit.tables import (
+    from benchkit.reading.tables import (
         Screen,
         csv_table,
         emit,

@@ -26,17 +26,17 @@ def fetch(
     to: Annotated[Path, typer.Option(help="Folder for the copy; made where it is missing.")],
 ) -> None:
     """Copies a task's data into a folder, for machines without a network: whole, checked, resuming where it stopped."""
-    from benchkit import fetch as fetching
+    from benchkit.catalog.fetch import fetch as fetch_data
     from benchkit.progress import for_stream
 
-    copy = fetching.fetch(task, to, for_stream(sys.stderr))
+    copy = fetch_data(task, to, for_stream(sys.stderr))
     print(f"complete: use it as --task {copy.spec}")
 
 
 def ls(cache: Cache = None) -> None:
     """Lists the cached features, the least recently used first."""
     from benchkit import features
-    from benchkit.tables import ago, emit, memory, text_table
+    from benchkit.reading.tables import ago, emit, memory, text_table
 
     entries = features.ls(_folder(cache))
     rows = [
@@ -74,7 +74,7 @@ def prune(
 ) -> None:
     """Removes cached features, the least recently used first; what a process is writing stays."""
     from benchkit import features
-    from benchkit.tables import memory
+    from benchkit.reading.tables import memory
 
     removed = features.prune(_folder(cache), parse_size(keep))
     for entry in removed:
@@ -99,6 +99,6 @@ def _names(entry: Any) -> tuple[str, str, str]:
 
 
 def _folder(given: Path | None) -> Path:
-    from benchkit.fingerprint import cache_dir
+    from benchkit.media.fingerprint import cache_dir
 
     return given or cache_dir() / "features"

@@ -37,8 +37,8 @@ def diagnose(
     from benchkit.diagnose.text import summary
     from benchkit.errors import BenchkitError
     from benchkit.progress import for_stream
+    from benchkit.reading.tables import Screen, emit
     from benchkit.store import store_path
-    from benchkit.tables import Screen, emit
 
     wanted = Wanted(model, task, against, against_task, examples, pooled, page, device, store_path(db))
     done = run(wanted, for_stream(sys.stderr))

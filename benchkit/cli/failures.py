@@ -3,8 +3,8 @@
 import json
 from collections.abc import Sequence
 
+from benchkit.reading.tables import ago, clean
 from benchkit.store.queries import FailureRow
-from benchkit.tables import ago, clean
 
 TAIL = 15
 """Lines of a log that are shown without --verbose."""

@@ -4,7 +4,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from benchkit.tables import (
+from benchkit.reading.tables import (
     Screen,
     csv_table,
     emit,

@@ -60,8 +60,8 @@ def ls(
     db: Db = None,
 ) -> None:
     """Lists runs, the newest first."""
+    from benchkit.reading.tables import Screen, emit, note_places, runs_table
     from benchkit.store import open_store, queries
-    from benchkit.tables import Screen, emit, note_places, runs_table
 
     filters = _filters(task, model, classifier, n_train, seed, history)
     with open_store(db, create=False) as store:
@@ -109,8 +109,8 @@ def show(
     if filters.narrow:
         raise BenchkitError(f"'{run}' names one run: leave the filters out, or use `benchkit ls` with them")
     from benchkit.cli.show import as_json, as_text
+    from benchkit.reading.tables import Screen, emit
     from benchkit.store import open_store, queries
-    from benchkit.tables import Screen, emit
 
     with open_store(db, create=False) as store:
         stored = queries.load(store, queries.find_run(store, run))
@@ -124,8 +124,8 @@ def show(
 
 def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool) -> None:
     from benchkit.cli.failures import as_json, as_text
+    from benchkit.reading.tables import emit
     from benchkit.store import open_store, queries
-    from benchkit.tables import emit
 
     with open_store(db, create=False) as store:
         found = queries.failures(store, filters)
@@ -168,11 +168,11 @@ def table(
 
     A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
     """
-    from benchkit.garbage import no_collecting
-    from benchkit.pivot import entries, pivot
-    from benchkit.rendering import render
+    from benchkit.machine.garbage import no_collecting
+    from benchkit.reading.pivot import entries, pivot
+    from benchkit.reading.rendering import render
+    from benchkit.reading.tables import Screen, emit, note_places
     from benchkit.store import open_store
-    from benchkit.tables import Screen, emit, note_places
 
     with no_collecting():
         chosen = _filters(task, model, classifier, n_train, seed)
@@ -226,9 +226,9 @@ def rm(
 
     'failed' forgets what is known of the cells that failed, of all or of those that match the filters.
     """
+    from benchkit.reading.tables import Screen, emit, runs_table
     from benchkit.store import open_store, queries
     from benchkit.store.remove import remove
-    from benchkit.tables import Screen, emit, runs_table
 
     filters = _filters(task, model, classifier, n_train, seed, history=True)
     if runs == ["failed"]:
@@ -258,9 +258,9 @@ def rm(
 
 
 def _forget(db: Path | None, filters: "Filters", yes: bool) -> None:
+    from benchkit.reading.tables import clean, emit
     from benchkit.store import open_store, queries
     from benchkit.store.remove import forget_failures
-    from benchkit.tables import clean, emit
 
     _somebody_to_ask(yes)
     with open_store(db, create=False) as store:

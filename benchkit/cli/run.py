@@ -77,7 +77,7 @@ def run(
     """Computes the cells that are not in the registry yet, and prints the table of all of them."""
     from benchkit.api import Settings, launch, look
     from benchkit.errors import BenchkitError
-    from benchkit.plan import Grid, read_sweep
+    from benchkit.planning.plan import Grid, read_sweep
     from benchkit.progress import for_stream
     from benchkit.store import store_path
 
@@ -186,8 +186,8 @@ def _unshuffled(path: Path, launched: Any) -> int:
 
 def _print_results(launched: Any, path: Path, seconds: float) -> None:
     from benchkit.progress import clock
+    from benchkit.reading.tables import print_runs
     from benchkit.store.claims import QUEUED
-    from benchkit.tables import print_runs
 
     runs = [p.run for p in launched.after.cells if p.run is not None]
     if runs:

@@ -81,8 +81,8 @@ def train(
     """Trains autoencoders side by side on one stream of activations: every combination of the options that are
     repeated. The same command again goes on where it was stopped."""
     from benchkit.activations import Recording
-    from benchkit.environment import resolve_device
     from benchkit.errors import BenchkitError
+    from benchkit.machine.environment import resolve_device
     from benchkit.progress import for_stream
     from benchkit.sae import TrainConfig, product
     from benchkit.sae import train as trained
@@ -132,7 +132,7 @@ def ls(db: Db = None) -> None:
 
 
 def _print(rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
-    from benchkit.tables import emit, text_table
+    from benchkit.reading.tables import emit, text_table
 
     columns = {
         "mse": "mse", "explained_variance": "explained", "l0": "L0", "l1": "L1", "dead": "dead",

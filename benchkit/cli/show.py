@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.progress import clock
-from benchkit.report import Artifact, Report
+from benchkit.reading.tables import Screen, ago, clean, interval, memory, number, text_table, training_size
+from benchkit.records.report import Artifact, Report
 from benchkit.store.queries import Stored
-from benchkit.tables import Screen, ago, clean, interval, memory, number, text_table, training_size
 
 FEW = 5
 """Classes that are shown from each end."""

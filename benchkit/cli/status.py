@@ -28,8 +28,8 @@ def status(
 
     from benchkit.dispatch.slurm.overview import drop_job, overview
     from benchkit.dispatch.slurm.settle import settle
+    from benchkit.reading.tables import Screen, ago, emit, text_table
     from benchkit.store import open_store
-    from benchkit.tables import Screen, ago, emit, text_table
 
     with open_store(db, create=False) as store:
         for job in drop or ():

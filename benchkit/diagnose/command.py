@@ -4,16 +4,17 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchkit.catalog.resolve import resolve
 from benchkit.diagnose.run import Looked, check_media, diagnose
-from benchkit.environment import Meter, describe, resolve_device
 from benchkit.errors import BenchkitError
 from benchkit.features.batches import memory_suffices
-from benchkit.files import write_atomic
+from benchkit.machine.environment import Meter, describe, resolve_device
+from benchkit.machine.files import write_atomic
+from benchkit.machine.times import now
 from benchkit.progress import Progress
-from benchkit.sealing import seal
-from benchkit.spec import resolve
+from benchkit.records.sealing import seal
 from benchkit.store import check_place, open_store, side_folder
-from benchkit.times import now
+from benchkit.store.opening import refresh
 
 
 @dataclass(frozen=True)
@@ -70,5 +71,5 @@ def run(wanted: Wanted, progress: Progress) -> Done:
         providers = {spec.kind + spec.name: spec.dist for spec in (model, task, other, other_task) if spec is not None}
         environment = describe(providers, device, *meter.read())
         seal(record(looked, against, name, str(page), environment, (began, ended)), store.inbox)
-        store.refresh()
+        refresh(store)
     return Done(looked, against, page)

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from benchkit.errors import BenchkitError, DataError, MediaError
-from benchkit.fingerprint import cache_dir
 from benchkit.interfaces import Backbone, Image, Task
+from benchkit.media.fingerprint import cache_dir
 from benchkit.progress import Silent
 
 NOISE = 2

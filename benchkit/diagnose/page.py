@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from html import escape
 from importlib.resources import files
 
-import benchkit
 from benchkit.diagnose import figures
 from benchkit.diagnose.judge import RULE
 from benchkit.diagnose.run import Looked
 from benchkit.diagnose.weights import standouts
 from benchkit.diagnose.words import amount
+from benchkit.machine.version import __version__
 
 STYLE = files("benchkit.diagnose").joinpath("page.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
@@ -22,7 +22,7 @@ def html(looked: Looked, against: Looked | None, made_at: str) -> str:
     body = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="soft">{_subtitle(looked)} · {escape(made_at[:16].replace("T", " "))} UTC · benchkit '
-        f"{benchkit.__version__}</p>",
+        f"{__version__}</p>",
         _verdict(looked),
     ]
     if looked.effects:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from benchkit.catalog.spec import Spec
 from benchkit.diagnose import inputs as shown
 from benchkit.diagnose import remedies, weights
 from benchkit.diagnose.attribution import Origin, attribute
@@ -17,9 +18,8 @@ from benchkit.diagnose.verdict import Finding, Other, findings, remedy
 from benchkit.diagnose.weights import Layer
 from benchkit.errors import BenchkitError
 from benchkit.interfaces import Backbone, Task
-from benchkit.plan import modality_of
+from benchkit.planning.plan import modality_of
 from benchkit.progress import Progress
-from benchkit.spec import Spec
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from benchkit.diagnose.judge import RULE, Judged
 from benchkit.diagnose.run import Looked
 from benchkit.diagnose.weights import standouts
 from benchkit.diagnose.words import amount
-from benchkit.tables import Screen, text_table
+from benchkit.reading.tables import Screen, text_table
 
 COLUMNS = ("norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
 SHOWN = 8

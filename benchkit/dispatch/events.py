@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from benchkit.evaluate import Outcome
+from benchkit.jobs.evaluate import Outcome
 from benchkit.progress import Progress, Step
-from benchkit.report import Cell
+from benchkit.records.report import Cell
 
 EVERY = 0.1
 """Seconds between two lines about one step."""

@@ -16,11 +16,11 @@ from benchkit.dispatch.logs import tail
 from benchkit.dispatch.order import longest_first
 from benchkit.dispatch.work import seal_failure, work
 from benchkit.dispatch.workers import Worker, Workers
-from benchkit.evaluate import Outcome
-from benchkit.job import Job, JobOptions
-from benchkit.plan import Planned
+from benchkit.jobs.evaluate import Outcome
+from benchkit.jobs.job import Job, JobOptions
+from benchkit.planning.plan import Planned
 from benchkit.progress import Progress
-from benchkit.records import Reason
+from benchkit.records.others import Reason
 from benchkit.store.claims import Held, claim, claimed_by, release
 from benchkit.store.database import Store
 from benchkit.store.ingest import ingest_inbox

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from benchkit.records import LOG_TAIL
+from benchkit.records.others import LOG_TAIL
 
 
 def tail(log: Path | None) -> str:

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from benchkit import cpus
+from benchkit.machine import cpus
 
 
 def gpus(device: str) -> list[str]:

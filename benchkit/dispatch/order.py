@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from statistics import fmean, median
 
-from benchkit.plan import Planned
+from benchkit.planning.plan import Planned
 from benchkit.store.database import Store
 
 RECENT = 20_000

@@ -10,20 +10,21 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from benchkit.cluster import slurm_job
+from benchkit.catalog.discovery import one_line
 from benchkit.dispatch import LOG
 from benchkit.dispatch.logs import tail
-from benchkit.environment import resolve_device
 from benchkit.errors import BenchkitError
-from benchkit.evaluate import Outcome
 from benchkit.features.batches import is_out_of_memory
-from benchkit.job import Job, run_job
-from benchkit.plugins import one_line
+from benchkit.jobs.evaluate import Outcome
+from benchkit.jobs.job import Job
+from benchkit.jobs.run import run_job
+from benchkit.machine.cluster import slurm_job
+from benchkit.machine.environment import resolve_device
+from benchkit.machine.times import now
 from benchkit.progress import Progress
-from benchkit.records import LOG_TAIL, Failure, Reason
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
-from benchkit.times import now
+from benchkit.records.others import LOG_TAIL, Failure, Reason
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 
 
 def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Path | None = None) -> list[Outcome]:

@@ -14,7 +14,7 @@ from typing import Any
 
 from benchkit.dispatch import LOG
 from benchkit.dispatch.events import Relay
-from benchkit.job import Job
+from benchkit.jobs.job import Job
 from benchkit.progress import Progress
 
 JOB = "job.json"

@@ -16,8 +16,8 @@ from jaxtyping import Bool, Int64, UInt64
 
 from benchkit.errors import BenchkitError, NoTokens, OutOfMemory, PluginError
 from benchkit.features.pool import Prepared
-from benchkit.float32 import fast_float32
 from benchkit.interfaces import Backbone, Encoded
+from benchkit.machine.float32 import fast_float32
 from benchkit.progress import Progress
 
 START = 32

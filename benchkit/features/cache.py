@@ -27,8 +27,8 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt64
 
 from benchkit.errors import StoreError
-from benchkit.files import write_atomic
-from benchkit.fingerprint import LENGTH, fingerprint
+from benchkit.machine.files import write_atomic
+from benchkit.media.fingerprint import LENGTH, fingerprint
 
 INDEX = np.dtype([("digest", "<u8"), ("media", "<u8")])
 FILES = ("meta.json", "pooled.f32", "index", "lock")

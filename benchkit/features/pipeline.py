@@ -16,17 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt64
 
-from benchkit import cpus
-from benchkit.contract import checked_fingerprint
+from benchkit.catalog.contract import checked_fingerprint
 from benchkit.errors import MediaError, PluginError, StoreError
 from benchkit.features.batches import Batch, Part, Sizer, ahead, assemble, computed, encode
 from benchkit.features.cache import Entry, Stored, Writer
 from benchkit.features.lock import Lock, holder, try_lock
 from benchkit.features.pool import Pool, Prepared, made_of
 from benchkit.features.worker import prepare
-from benchkit.float32 import whole_float32
 from benchkit.interfaces import Backbone, Example, Task
-from benchkit.media import Media, decoder_versions
+from benchkit.machine import cpus
+from benchkit.machine.float32 import whole_float32
+from benchkit.media.decode import Media, decoder_versions
 from benchkit.progress import Progress
 
 T = TypeVar("T")

@@ -24,10 +24,10 @@ from typing import Any
 
 import numpy as np
 
-from benchkit import cpus
 from benchkit.errors import BenchkitError
 from benchkit.features.worker import Chunk, Failure, Hello, Item, aligned
 from benchkit.interfaces import Backbone, Example
+from benchkit.machine import cpus
 
 STRIDE = 1 << 36
 """Between the places of two chunks in the shared file, in bytes. It is sparse: what is not written takes nothing."""

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchkit.errors import BenchkitError, MediaError, PluginError
 from benchkit.interfaces import Backbone
-from benchkit.media import Audio, Media, content_hash
+from benchkit.media.decode import Audio, Media, content_hash
 
 ALIGN = 64
 """Arrays begin at multiples of this, in bytes."""

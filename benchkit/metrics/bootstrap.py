@@ -18,9 +18,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32, Float64, Int
 
-from benchkit import cpus
 from benchkit.errors import DataError
 from benchkit.interfaces import Labels, Problem
+from benchkit.machine import cpus
 from benchkit.metrics.cumulative import Weights, ones
 from benchkit.metrics.decisions import mean_defined
 from benchkit.metrics.definitions import MetricDef, find

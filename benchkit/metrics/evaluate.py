@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt8
 
+from benchkit.catalog.labels import n_positives
 from benchkit.errors import DataError
 from benchkit.interfaces import Labels, Problem
 from benchkit.metrics.bootstrap import bootstrap, interval, over_folds, value
@@ -12,9 +13,9 @@ from benchkit.metrics.cumulative import ones, total
 from benchkit.metrics.decisions import mean_defined
 from benchkit.metrics.definitions import find
 from benchkit.metrics.ranks import auroc, average_precision
-from benchkit.metrics.scored import Scored, by_fold, n_positives
+from benchkit.metrics.scored import Scored, by_fold
 from benchkit.progress import Progress
-from benchkit.report import ClassMetric, Metric, finite
+from benchkit.records.report import ClassMetric, Metric, finite
 
 FoldLabels = tuple[
     Int64[np.ndarray, " _"] | UInt8[np.ndarray, "_ _"],

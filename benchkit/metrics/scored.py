@@ -7,7 +7,8 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float32, Int, Int32, Int64
 
-from benchkit.errors import DataError, FitError
+from benchkit.catalog.labels import n_positives
+from benchkit.errors import FitError
 from benchkit.interfaces import Labels, Problem
 from benchkit.metrics.ranks import Ranks, rank
 
@@ -53,16 +54,6 @@ class Scored:
 def positives(labels: Labels, c: int) -> Bool[np.ndarray, " N"]:
     """Which examples are of class `c`; for multiclass, that class against the rest."""
     return labels == c if labels.ndim == 1 else labels[:, c] > 0
-
-
-def n_positives(labels: Labels, n_classes: int) -> Int64[np.ndarray, " C"]:
-    """The number of examples of each class."""
-    if labels.ndim == 2:
-        return np.count_nonzero(labels, axis=0).astype(np.int64)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < n_classes:
-        wrong = labels[(labels < 0) | (labels >= n_classes)]
-        raise DataError(f"{len(wrong):,} labels, '{wrong[0]}' for one, are not in 0 to {n_classes - 1}")
-    return np.bincount(labels, minlength=n_classes)
 
 
 def by_fold(

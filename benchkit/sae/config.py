@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from benchkit.catalog.params import format_value
 from benchkit.errors import BenchkitError
-from benchkit.params import format_value
 
 Activation = Literal["relu", "topk", "batchtopk"]
 Normalisation = Literal["none", "dimension", "layernorm", "whiten"]

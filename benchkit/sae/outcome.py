@@ -7,7 +7,7 @@ from typing import Any
 
 from benchkit.activations.shards import read_json, sha256_of
 from benchkit.errors import BenchkitError, FitError, StoreError
-from benchkit.files import write_atomic
+from benchkit.machine.files import write_atomic
 from benchkit.scorers.saved import read_record
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchkit.environment import describe
-from benchkit.records import Training
+from benchkit.machine.environment import describe
+from benchkit.records.others import Training
+from benchkit.records.sealing import seal
 from benchkit.sae.outcome import Outcome
-from benchkit.sealing import seal
 from benchkit.store import Store
 
 

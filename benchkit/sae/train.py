@@ -24,8 +24,9 @@ from benchkit.activations.shards import sha256_of
 from benchkit.errors import DataError, FitError, StoreError, require
 from benchkit.features.batches import memory_suffices
 from benchkit.features.lock import holder, try_lock
-from benchkit.files import write_atomic, writing
-from benchkit.float32 import fast_float32
+from benchkit.machine.files import write_atomic, writing
+from benchkit.machine.float32 import fast_float32
+from benchkit.machine.times import now
 from benchkit.progress import Progress, Silent
 from benchkit.sae.config import SAEConfig, TrainConfig
 from benchkit.sae.held_out import Parts, divide, training_statistics
@@ -33,7 +34,6 @@ from benchkit.sae.normalise import covariance_about, fit_normalisation, normalis
 from benchkit.sae.outcome import Outcome, Trained, again, claim, done_before, some_trained
 from benchkit.sae.run import Run
 from benchkit.scorers.saved import read_record, write_tensors
-from benchkit.times import now
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from benchkit.catalog.spec import param
 from benchkit.errors import FitError
 from benchkit.scorers.prototypes import PointParams, Prototypes, Similarity, finite_batches, first_batch
-from benchkit.spec import param
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor

@@ -7,10 +7,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Float64
 
+from benchkit.catalog.spec import param
 from benchkit.errors import FitError
 from benchkit.interfaces import Scorer
 from benchkit.scorers.prototypes import PointParams, finite_batches, first_batch, restored
-from benchkit.spec import param
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.classifiers.cosine import unit_rows
+from benchkit.catalog.spec import param
 from benchkit.errors import FitError
+from benchkit.features.cosine import unit_rows
 from benchkit.interfaces import Scorer
 from benchkit.scorers.saved import as_point
-from benchkit.spec import param
 
 Similarity = Literal["cosine", "dot", "distance"]
 

@@ -7,9 +7,9 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
+from benchkit.catalog.spec import param
 from benchkit.errors import FitError
 from benchkit.scorers.prototypes import PointParams, Prototypes, Similarity, finite_batches, first_batch
-from benchkit.spec import param
 
 
 @dataclass(frozen=True)

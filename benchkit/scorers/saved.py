@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
+from benchkit.catalog.resolve import resolve
+from benchkit.catalog.spec import param
 from benchkit.errors import FitError, StoreError, require
-from benchkit.files import write_atomic
 from benchkit.interfaces import Scorer
-from benchkit.spec import param, resolve
-from benchkit.times import now
+from benchkit.machine.files import write_atomic
+from benchkit.machine.times import now
 
 FORMAT = 1
 KEY = "benchkit"
@@ -80,7 +81,11 @@ class SavedParams:
     checkpoint: Path = param(help="a file that `benchkit activations fit` wrote")
 
 
-class Saved(Scorer):
+class Loaded(Scorer):
+    """A scorer that comes fitted, from a file."""
+
+
+class Saved(Loaded):
     """The scorer in a file, as it is: `fit` changes nothing."""
 
     Params = SavedParams

@@ -11,14 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.errors import StoreError
-from benchkit.files import fsync_folder, write_atomic
+from benchkit.machine.files import fsync_folder, write_atomic
 from benchkit.progress import Progress
-from benchkit.report import Report
-from benchkit.sealing import UnsealError, unseal
+from benchkit.records.report import Report
+from benchkit.records.sealing import UnsealError, unseal
 from benchkit.store.check import is_inside
 from benchkit.store.copies import copy_database, copy_file
-from benchkit.store.database import Store, open_store, side_folder
+from benchkit.store.database import Store, side_folder
 from benchkit.store.ingest import waiting
+from benchkit.store.opening import open_store
 from benchkit.store.remove import remove
 
 

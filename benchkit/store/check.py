@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchkit.errors import StoreError
 from benchkit.progress import Progress
-from benchkit.sealing import unseal
+from benchkit.records.sealing import unseal
 from benchkit.store.claims import alive, owners, release_dead
 from benchkit.store.connection import ANEW
 from benchkit.store.database import Store

@@ -18,15 +18,16 @@ from pathlib import Path
 
 import psutil
 
-from benchkit.cluster import slurm_job
 from benchkit.errors import StoreError
-from benchkit.report import Cell
+from benchkit.machine.cluster import slurm_job
+from benchkit.machine.times import now
+from benchkit.records.report import Cell
 from benchkit.store import leases
-from benchkit.store.database import Store, open_store
+from benchkit.store.database import Store
 from benchkit.store.insert import CELL
 from benchkit.store.leases import Sighting, expired, note, sightings
 from benchkit.store.locks import is_held, lock_file, locked
-from benchkit.times import now
+from benchkit.store.opening import open_store, refresh
 
 QUEUED = "Slurm job "
 """How an owner that waits or runs in a queue is written."""
@@ -64,10 +65,10 @@ def claim(store: Store, cells: Sequence[Cell], owner: Owner, *, force: bool = Fa
 
     force: cells that are done are claimed too (they are to be computed again).
     """
-    store.refresh()
+    refresh(store)
     got = _claim(store, cells, owner, force)
     if len(got) < len(cells) and release_dead(store):
-        store.refresh()  # whatever a dead owner has sealed is done, not to do
+        refresh(store)  # whatever a dead owner has sealed is done, not to do
         had = set(got)
         got += _claim(store, [c for c in cells if c not in had], owner, force)
     return got
@@ -93,7 +94,7 @@ def release(store: Store, owner: Owner, cells: Iterable[Cell] | None = None) -> 
     """Gives up the owner's claims: all of them, or those of `cells`. What it has sealed is taken in before that: a cell
     that has neither a claim nor a report is to do.
     """
-    store.refresh()
+    refresh(store)
     with store.write():
         if cells is None:
             store.execute("DELETE FROM claims WHERE owner = ?", (owner.token,))
@@ -183,7 +184,7 @@ def _computes(side: Path, owner: Owner) -> bool | None:
 
 def _job_ended(owner: Owner) -> bool:
     """Whether the Slurm job that a launcher on another host runs in is over."""
-    from benchkit.dispatch.slurm.scheduler import job_ended
+    from benchkit.machine.scheduler import job_ended
 
     return job_ended(str(owner.slurm_job), owner.host)
 

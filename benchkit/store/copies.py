@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from benchkit.files import writing
+from benchkit.machine.files import writing
 from benchkit.progress import Progress
 from benchkit.store.database import Store, errors
 

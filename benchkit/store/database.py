@@ -1,8 +1,4 @@
-"""Opening a store: where it is, what makes it safe to share, and a clear word for everything that can be wrong.
-
-with open_store(path) as store:           # created where it is missing; takes in what waits in the inbox
-with open_store(path, create=False)       # for readers: an error where there is none, read-only where it must be
-"""
+"""A registry's file: where it is, what makes it safe to share, and a clear word for everything that can be wrong."""
 
 import os
 import sqlite3
@@ -22,8 +18,6 @@ from benchkit.store.filesystem import network_filesystem
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 
 DEFAULT = "registry.sqlite"
-READERS_PATIENCE = 2.0
-"""Seconds that a command that only reads waits to take in reports: not at all long, as another process is doing it."""
 CACHE_KIB = 8_192
 """Of the registry's pages kept in memory at most: enough for the upper levels of a million runs' indexes. More than
 that costs more time than it saves: the system keeps the file in its own memory anyway."""
@@ -83,15 +77,6 @@ class Store:
         finally:
             self.db.patience = None
 
-    def refresh(self, patience: float | None = None) -> None:
-        """Takes in what has come into the inbox meanwhile."""
-        if not self.inbox.is_dir() or not any(e.name.endswith(".json") for e in os.scandir(self.inbox)):
-            return  # and nothing of what reads records is imported
-        from benchkit.store.ingest import ingest_inbox
-
-        for note in ingest_inbox(self, patience):
-            warnings.warn(note, stacklevel=2)
-
     def close(self) -> None:
         self.db.close()
 
@@ -109,8 +94,9 @@ def side_folder(path: Path) -> Path:
     return file.with_name(file.name + ".d")
 
 
-def open_store(given: str | Path | None = None, *, create: bool = True, ingest: bool = True) -> Store:
-    """Opens, and where it must creates or migrates, a registry. Raises StoreError in one line."""
+def open_alone(given: str | Path | None = None, *, create: bool = True) -> Store:
+    """Opens, and where it must creates or migrates, a registry, whatever waits in its inbox. Raises StoreError in one
+    line."""
     path = store_path(given)
     if not is_there(path):
         if not create:
@@ -125,8 +111,6 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
     try:
         with errors(path):
             _prepare(store, create)
-        if ingest and writable:
-            _take_in(store, create)
     except BaseException:
         store.close()
         raise
@@ -136,7 +120,7 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
 def check_place(path: Path) -> None:
     """Raises StoreError where a registry could not be written, before anything is computed for it; makes none."""
     if is_there(path):
-        open_store(path).close()
+        open_alone(path).close()
         return
     _check_folder(path)
     if not _writable(path):
@@ -179,17 +163,6 @@ def is_there(path: Path) -> bool:
             f"'{path}' is {'a folder' if stat.S_ISDIR(kind) else 'a device or a pipe'}, not a registry file"
         )
     return True
-
-
-def _take_in(store: Store, create: bool) -> None:
-    """Whoever only reads goes on where the reports cannot be taken in now: they stay where they are."""
-    if create:
-        store.refresh()
-        return
-    try:
-        store.refresh(READERS_PATIENCE)
-    except StoreError as e:
-        warnings.warn(f"finished reports in '{store.inbox}' are not taken in yet: {e}", stacklevel=2)
 
 
 def _writable(path: Path) -> bool:

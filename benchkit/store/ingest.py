@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from benchkit.sealing import Sealed, UnsealError, unseal
+from benchkit.records.sealing import Sealed, UnsealError, unseal
 from benchkit.store.connection import StoreRefused
 from benchkit.store.database import Store
 from benchkit.store.insert import insert

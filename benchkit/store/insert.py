@@ -5,11 +5,12 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from benchkit.records import Diagnosis, Failure, Training
-from benchkit.report import Environment, Report
-from benchkit.sealing import Sealed
+from benchkit.machine.environment import Environment
+from benchkit.machine.times import now
+from benchkit.records.others import Diagnosis, Failure, Training
+from benchkit.records.report import Report
+from benchkit.records.sealing import Sealed
 from benchkit.store.database import Store
-from benchkit.times import now
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
 _CURRENT = f"""

@@ -16,15 +16,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchkit.errors import StoreError
+from benchkit.machine.times import now
 from benchkit.progress import Progress, Silent
-from benchkit.report import Report
+from benchkit.records.report import Report
 from benchkit.store.check import file_problem, is_inside
 from benchkit.store.copies import copy_database, copy_file
-from benchkit.store.database import Store, open_reading, open_store
+from benchkit.store.database import Store, open_reading
 from benchkit.store.insert import CELL, insert_report, insert_row
 from benchkit.store.migrations import VERSION
+from benchkit.store.opening import open_store
 from benchkit.store.reports import load_reports
-from benchkit.times import now
 
 
 @dataclass

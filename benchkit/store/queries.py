@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from benchkit.errors import StoreError, did_you_mean
-from benchkit.report import Cell, Report
+from benchkit.records.report import Cell, Report
 from benchkit.store.database import Store, errors
 from benchkit.store.reports import load_reports
 

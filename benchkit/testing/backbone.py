@@ -6,9 +6,9 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 
+from benchkit.catalog.spec import Kind
 from benchkit.errors import BenchkitError
 from benchkit.interfaces import Backbone, Encoded, Modality, WeightRole
-from benchkit.spec import Kind
 from benchkit.testing.common import Suite, expect, expect_array, expect_same, run_all, unharmed
 
 MAX_POINTS = 6
@@ -209,7 +209,7 @@ class BackboneSuite(Suite):
     def test_the_fingerprint_is_of_the_weights_alone(self) -> None:
         print_ = self.ready.fingerprint()
         plain = isinstance(print_, str) and print_ and print_.isprintable()
-        expect(plain, f"fingerprint() is {print_!r}, and must be a short text (benchkit.fingerprint makes one)")
+        expect(plain, f"fingerprint() is {print_!r}, and must be a short text (benchkit.media.fingerprint makes one)")
         self.expect_same_in_a_fresh_process(self.make(), f"[x.setup({self.device!r}), x.fingerprint()][1]", print_)
 
     def test_other_weights_have_another_fingerprint(self) -> None:

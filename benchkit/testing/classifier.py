@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchkit.catalog.spec import Kind
 from benchkit.errors import FitError
 from benchkit.interfaces import Classifier, Fitted, Problem, Subset, TaskKind
-from benchkit.spec import Kind
 from benchkit.testing.common import (
     Suite,
     disturb_global_generators,

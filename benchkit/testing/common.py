@@ -12,10 +12,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchkit.catalog.discovery import discover, one_line
+from benchkit.catalog.params import hints_of
+from benchkit.catalog.resolve import resolve
+from benchkit.catalog.spec import Kind, RawSpec, Spec, parse_params
 from benchkit.errors import BenchkitError
-from benchkit.params import hints_of
-from benchkit.plugins import discover, one_line
-from benchkit.spec import Kind, RawSpec, Spec, parse_params, resolve
 
 HEAVY = ("torch", "jax", "transformers", "datasets", "sklearn", "tensorflow")
 """What importing a plugin's module must not import."""

@@ -4,7 +4,7 @@
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
         hub.faults.append("drop")          the next file request breaks off in the middle
 
-It speaks as much of the hub's protocol as benchkit.remote and huggingface_hub need to list and read the files of one
+It speaks as much of the hub's protocol as benchkit.media.hub and huggingface_hub need to list and read the files of one
 repository at one commit: revisions, the paginated tree, and files by range behind a redirect.
 """
 

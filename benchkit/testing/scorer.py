@@ -5,8 +5,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from benchkit.catalog.spec import Kind
 from benchkit.interfaces import Scorer
-from benchkit.spec import Kind
 from benchkit.testing.common import (
     Suite,
     disturb_global_generators,

@@ -6,10 +6,10 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchkit.catalog.spec import Kind, RawSpec
 from benchkit.interfaces import Example, Task
-from benchkit.media import Audio, Image
+from benchkit.media.decode import Audio, Image
 from benchkit.metrics import find
-from benchkit.spec import Kind, RawSpec
 from benchkit.testing.common import Suite, expect, run_all
 
 
@@ -156,7 +156,7 @@ class TaskSuite(Suite):
     def test_the_fingerprint_is_of_the_data_alone(self) -> None:
         print_ = self.ready.fingerprint()
         plain = isinstance(print_, str) and print_ and print_.isprintable()
-        expect(plain, f"fingerprint() is {print_!r}, and must be a short text (benchkit.fingerprint makes one)")
+        expect(plain, f"fingerprint() is {print_!r}, and must be a short text (benchkit.media.fingerprint makes one)")
         self.expect_same_in_a_fresh_process(self.make(), "x.fingerprint()", print_)
 
     def test_the_media_key_is_a_text_or_none(self) -> None:

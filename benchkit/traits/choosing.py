@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int64, Integer, UInt8
 
-from benchkit import cpus
 from benchkit.errors import FitError
+from benchkit.machine import cpus
 from benchkit.progress import Progress, Silent
 
 _ELEMENTS = 1 << 18

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.contract import checked_patch_scores
+from benchkit.catalog.contract import checked_patch_scores
 from benchkit.errors import FitError
 from benchkit.interfaces import Scorer
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from benchkit.activations import Recording, record
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, DataError, StoreError
-from benchkit.spec import resolve
 
 ONE = 257 * 64 * 2
 """Bytes of an example, float16."""

@@ -8,7 +8,7 @@ import pytest
 from benchkit.checks import check_chance, check_published, check_shuffled
 from benchkit.interfaces import Problem, Published
 from benchkit.metrics import chance, evaluate
-from benchkit.report import Metric
+from benchkit.records.report import Metric
 
 
 def _rare(n=3000, c=12, seed=0):

@@ -11,11 +11,12 @@ import torch
 
 import benchkit
 from benchkit.api import Settings
-from benchkit.classifiers.finetune import Finetune, FinetuneParams
+from benchkit.catalog.resolve import resolve
+from benchkit.classifiers.finetune import Finetune
+from benchkit.classifiers.params import FinetuneParams
 from benchkit.errors import BenchkitError, FitError, PluginError
 from benchkit.interfaces import Backbone, Encoded, Problem, Subset, Trainable
-from benchkit.plan import Grid, make_plan
-from benchkit.spec import resolve
+from benchkit.planning.plan import Grid, make_plan
 from benchkit.testing import ClassifierSuite
 
 VIT = "random-vit,size=16,patch=8,width=32,depth=2,heads=2"

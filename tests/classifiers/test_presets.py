@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchkit.catalog.spec import RawSpec, Spec, param, parse_params
 from benchkit.errors import SpecError
-from benchkit.spec import RawSpec, Spec, param, parse_params
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,8 @@ from benchkit.classifiers.attentive_net import AttentiveNet
 from benchkit.classifiers.data import Split
 from benchkit.classifiers.linear import Linear
 from benchkit.classifiers.nets import TokenNet
-from benchkit.classifiers.prototypical import Prototypical, PrototypicalParams
+from benchkit.classifiers.params import PrototypicalParams
+from benchkit.classifiers.prototypical import Prototypical
 from benchkit.classifiers.prototypical_net import PrototypicalNet, _Nearest, _unit
 from benchkit.classifiers.tokens import TokenProbe
 from benchkit.classifiers.trained import fit_grid

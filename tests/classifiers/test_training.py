@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from benchkit.catalog.resolve import resolve
 from benchkit.classifiers import trainer
 from benchkit.classifiers.data import INIT, Split, generator
 from benchkit.classifiers.linear import Linear, LinearParams
@@ -19,7 +20,6 @@ from benchkit.classifiers.streams import Stream
 from benchkit.classifiers.trained import TrainedProbe, fit_grid
 from benchkit.errors import FitError, MissingDependency
 from benchkit.interfaces import Classifier, Fitted, Problem, Subset
-from benchkit.spec import resolve
 
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 30, "batch": 32}
 

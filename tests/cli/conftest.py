@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from benchkit.cli import catalog, read
 from benchkit.errors import BenchkitError
-from benchkit.report import Cell, Check, Metric, Report
+from benchkit.records.report import Cell, Check, Metric, Report
 from benchkit.store import open_store
 from benchkit.store.insert import insert
 

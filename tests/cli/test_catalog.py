@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from benchkit.params import default_of, format_value
-from benchkit.plugins import discover
-from benchkit.spec import resolve
+from benchkit.catalog.discovery import discover
+from benchkit.catalog.params import default_of, format_value
+from benchkit.catalog.resolve import resolve
 
 HEAVY = ("torch", "jax", "transformers", "datasets", "sklearn", "tensorflow")
 GROUPS = {"tasks": "task", "models": "model", "classifiers": "classifier", "scorers": "scorer"}

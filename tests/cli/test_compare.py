@@ -13,11 +13,11 @@ from typer.testing import CliRunner
 import benchkit
 from benchkit.api import Settings
 from benchkit.cli import compare as command
-from benchkit.compare import paired, pairs
 from benchkit.errors import BenchkitError, StoreError
 from benchkit.interfaces import Problem
 from benchkit.metrics import evaluate, paired_difference
-from benchkit.results import Results
+from benchkit.reading.compare import paired, pairs
+from benchkit.reading.results import Results
 from benchkit.store.queries import Filters
 
 COARSE = "pixels,size=3"

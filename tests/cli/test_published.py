@@ -7,7 +7,7 @@ from typing import Any
 
 from benchkit.checks import check_published
 from benchkit.interfaces import Published
-from benchkit.report import Cell, Metric, Report
+from benchkit.records.report import Cell, Metric, Report
 from benchkit.store import open_store
 from benchkit.store.insert import insert
 

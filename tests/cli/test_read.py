@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from benchkit.report import Cell, Check, ClassMetric
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Check, ClassMetric
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.reports import load_reports
 

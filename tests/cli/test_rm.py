@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchkit.records import Failure
-from benchkit.report import Artifact, Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.others import Failure
+from benchkit.records.report import Artifact, Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store, queries
+from benchkit.store.opening import refresh
 from benchkit.store.remove import forget_failures
 
 
@@ -32,7 +33,7 @@ def with_predictions(path: Path, report: Callable[..., Report], *cells: tuple[An
             )
             stamp = f"2026-01-01T00:00:{i:02d}.000000+00:00"
             seal(report(cell=Cell(*cell), artifacts=[artifact], finished_at=stamp), store.inbox)
-            store.refresh()
+            refresh(store)
             files.append(file)
     return files
 
@@ -117,7 +118,7 @@ def test_rm_deletes_what_it_has_shown_and_not_what_came_meanwhile(
     with open_store(registry) as store:
         shown = queries.recent(store, queries.Filters(task=("hsn",), history=True))
         seal(make_report(cell=Cell("hsn", "late", "linear", -1, 0)), store.inbox)
-        store.refresh()
+        refresh(store)
         from benchkit.store.remove import remove
 
         assert remove(store, [r.run for r in shown]).runs == 4
@@ -154,6 +155,6 @@ def test_a_cell_that_failed_anew_meanwhile_is_not_forgotten(registry: Path) -> N
     with open_store(registry) as store:
         shown = queries.failures(store)
         seal(Failure("later", cell, "error", "another", "node1", "2026-01-02T00:00:00.000000+00:00"), store.inbox)
-        store.refresh()
+        refresh(store)
         assert forget_failures(store, shown) == 0
         assert [f.error for f in queries.failures(store)] == ["another"]

@@ -4,8 +4,8 @@ import json
 import re
 from pathlib import Path
 
-from benchkit.report import Artifact, Check, ClassMetric
-from benchkit.sealing import seal
+from benchkit.records.report import Artifact, Check, ClassMetric
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.reports import load_reports
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
+from benchkit.catalog.resolve import resolve
 from benchkit.diagnose.run import Looked, diagnose
 from benchkit.progress import Silent
-from benchkit.spec import resolve
 
 Weights = dict[str, np.ndarray]
 

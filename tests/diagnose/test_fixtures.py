@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from benchkit.catalog.resolve import resolve
 from benchkit.diagnose.inputs import Inputs
 from benchkit.diagnose.places import POOLED, Place, places
 from benchkit.diagnose.run import Looked
 from benchkit.diagnose.run import look as look_at
 from benchkit.progress import Silent
-from benchkit.spec import resolve
 from benchkit_bird_mae.architecture import Architecture
 from benchkit_bird_mae.vit import random_weights
 

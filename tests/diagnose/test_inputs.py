@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
+from benchkit.catalog.resolve import resolve
 from benchkit.cli import with_commands
 from benchkit.diagnose.gather import gather
 from benchkit.diagnose.inputs import MOST_KEPT, Inputs, Shown, of_task
@@ -23,7 +24,6 @@ from benchkit.diagnose.places import Place
 from benchkit.errors import OutOfMemory
 from benchkit.interfaces import Backbone, Encoded
 from benchkit.progress import Silent
-from benchkit.spec import resolve
 from benchkit_baselines.random_vit import RandomViT
 
 Ran = subprocess.CompletedProcess[str]

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchkit.errors import BenchkitError
-from benchkit.job import Job, JobCell, JobOptions
-from benchkit.report import Cell
+from benchkit.jobs.job import Job, JobCell, JobOptions
+from benchkit.records.report import Cell
 
 JOB = Job(
     "digits", "pixels", (JobCell("knn,k=3", Cell("digits", "pixels", "knn,k=3", -1, 0)),),

@@ -15,9 +15,9 @@ import pytest
 from benchkit.api import Grid, Settings, launch
 from benchkit.dispatch import machine
 from benchkit.dispatch.order import longest_first
-from benchkit.plan import make_plan
+from benchkit.planning.plan import make_plan
 from benchkit.progress import Silent
-from benchkit.report import Cell, Report
+from benchkit.records.report import Cell, Report
 from benchkit.store import open_store
 from benchkit.store.insert import insert
 
@@ -180,7 +180,7 @@ def test_memory_that_does_not_suffice_is_no_crash(
 
 
 def test_a_job_file_runs_from_a_shell_and_what_it_finished_is_not_done_again(tmp_path: Path) -> None:
-    from benchkit.job import Job
+    from benchkit.jobs.job import Job
 
     db = tmp_path / "r.sqlite"
     settings = Settings(db=db, replicates=10)

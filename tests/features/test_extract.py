@@ -30,7 +30,7 @@ from benchkit.features import Features, Options, batches, extract
 from benchkit.features.batches import Batch, Sizer, assemble, computed
 from benchkit.features.pool import Prepared
 from benchkit.interfaces import Encoded, Example
-from benchkit.media import Audio, Image
+from benchkit.media.decode import Audio, Image
 from benchkit.progress import Silent
 
 

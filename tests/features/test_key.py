@@ -10,12 +10,12 @@ import pytest
 
 import benchkit
 from benchkit.api import Settings
+from benchkit.catalog.resolve import resolve
 from benchkit.features import cache_key, ls
-from benchkit.fingerprint import cache_dir, fingerprint
-from benchkit.job import JobOptions
-from benchkit.jobdata import JobData
+from benchkit.jobs.data import JobData
+from benchkit.jobs.job import JobOptions
+from benchkit.media.fingerprint import cache_dir, fingerprint
 from benchkit.progress import Silent
-from benchkit.spec import resolve
 from benchkit_baselines.pixels import Pixels
 from benchkit_bird_mae.backbone import BirdMAE
 

@@ -8,10 +8,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from benchkit.activations import Recording
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, DataError
 from benchkit.sae import SAEConfig, TrainConfig, train
 from benchkit.sae.held_out import divide
-from benchkit.spec import resolve
 
 HELD_OUT = {"held_out_mse", "held_out_explained_variance", "held_out_l0", "held_out_l1", "held_out_dead"}
 Make = Callable[[np.ndarray], Path]

@@ -14,10 +14,10 @@ import torch
 from safetensors.numpy import load_file
 
 from benchkit.activations import Recording
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, DataError, FitError, StoreError
 from benchkit.sae import SAEConfig, TrainConfig, metrics, train
 from benchkit.sae.run import Run
-from benchkit.spec import resolve
 
 NAMES = {
     "mse", "explained_variance", "l0", "l1", "dead", "correlation", "coherence", "decoder_norm", "gradient_norm",

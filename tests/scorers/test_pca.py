@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA as Reference
 
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import FitError, SpecError
 from benchkit.scorers.pca import PCA, PCAParams
-from benchkit.spec import resolve
 
 
 def data() -> np.ndarray:

@@ -15,11 +15,11 @@ from benchkit.activations.fitting import fit
 from benchkit.activations.moments import Moments
 from benchkit.activations.recording import RecordedPoint
 from benchkit.activations.shards import Identity, ShardWriter
+from benchkit.catalog.discovery import Catalog, Plugin, discover
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, FitError, PluginError, SpecError, StoreError
 from benchkit.hookspecs import Entry
 from benchkit.interfaces import Scorer
-from benchkit.plugins import Catalog, Plugin, discover
-from benchkit.spec import resolve
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +176,7 @@ def mean(monkeypatch: pytest.MonkeyPatch) -> None:
     entry = Entry("the mean activation", f"{__name__}:Mean")
     plugin = Plugin("mean", "benchkit-mean", "1", __name__, {"scorer": {"mean": entry}})
     catalog = Catalog((*discover().plugins, plugin))
-    monkeypatch.setattr("benchkit.plugins.discover", lambda: catalog)
+    monkeypatch.setattr("benchkit.catalog.resolve.discover", lambda: catalog)
 
 
 @pytest.mark.usefixtures("mean")

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from benchkit.report import Artifact, Cell, Metric, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Artifact, Cell, Metric, Report
+from benchkit.records.sealing import seal
 from benchkit.store import Store, open_store
+from benchkit.store.opening import refresh
 
 Add = Callable[..., Report]
 Contents = Callable[[Path], dict[str, Any]]
@@ -31,7 +32,7 @@ def add(make_report: Callable[..., Report]) -> Add:
             "metrics": [Metric("macro_f1", value / 2), Metric("top1", value, value - 0.05, value + 0.05)],
         } | given))  # fmt: skip
         seal(report, store.inbox)
-        store.refresh()
+        refresh(store)
         return report
 
     return make

@@ -10,8 +10,8 @@ import sys
 import uuid
 from pathlib import Path
 
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.claims import Owner, claim, heartbeat, release_dead
 

@@ -14,8 +14,8 @@ import pytest
 
 from benchkit.errors import StoreError
 from benchkit.progress import Silent
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import backup as module
 from benchkit.store import open_store
 from benchkit.store.backup import backup
@@ -133,8 +133,8 @@ def test_a_backup_killed_at_any_step_is_whole_or_not_there_and_the_next_succeeds
 WRITER = """
 import hashlib, sys, uuid, dataclasses, json
 from pathlib import Path
-from benchkit.report import Artifact, Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Artifact, Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 model = Report.from_json(Path(sys.argv[2]).read_text())
 with open_store(sys.argv[1]) as store:
@@ -148,7 +148,7 @@ with open_store(sys.argv[1]) as store:
         artifact = Artifact("predictions", f"predictions/{name}.parquet", hashlib.sha256(data).hexdigest(), len(data))
         cell = Cell("digits", "pixels", "linear", -1, seed)
         seal(dataclasses.replace(model, uuid=name, cell=cell, artifacts=[artifact]), store.inbox)
-        store.refresh()
+        refresh(store)
         print(seed, flush=True)
 """
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from benchkit.progress import Silent
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import Store, open_store
 from benchkit.store.check import FEW, GRACE, Finding, check, fix
 from benchkit.store.claims import Owner, claim
+from benchkit.store.opening import refresh
 
 Add = Callable[..., Report]
 
@@ -151,7 +152,7 @@ def test_a_report_set_aside_is_named_with_its_reason(path: Path, make_report: Ca
         whole = sealed.read_bytes()
         sealed.write_bytes(whole[:-10])
         with pytest.warns(UserWarning, match="set aside"):
-            store.refresh()
+            refresh(store)
         the(path, sealed.name, "checksum", "compute its cell again")
         (store.inbox / "damaged" / sealed.name).write_bytes(whole)
         the(path, sealed.name, "whole", "move it back")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from benchkit.progress import Silent
-from benchkit.report import Report
+from benchkit.records.report import Report
 from benchkit.store import open_store
 from benchkit.store.check import check
 

@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from benchkit.cli import with_commands
 from benchkit.errors import BenchkitError, StoreError
-from benchkit.pivot import entries, pivot
 from benchkit.progress import Silent
-from benchkit.report import Report
+from benchkit.reading.pivot import entries, pivot
+from benchkit.records.report import Report
 from benchkit.store import Store, open_store, queries
 from benchkit.store.backup import backup
 from benchkit.store.check import check

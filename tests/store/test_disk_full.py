@@ -13,14 +13,15 @@ import pytest
 
 from benchkit.errors import StoreError
 from benchkit.progress import Silent
-from benchkit.report import Cell, ClassMetric, Report
-from benchkit.sealing import seal, unseal
+from benchkit.records.report import Cell, ClassMetric, Report
+from benchkit.records.sealing import seal, unseal
 from benchkit.store import open_store
 from benchkit.store.backup import backup
 from benchkit.store.check import check
 from benchkit.store.ingest import waiting
 from benchkit.store.merge import merge
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
+from benchkit.store.opening import refresh
 
 Add = Callable[..., Report]
 FULL = "disk is full|No space left"
@@ -69,7 +70,7 @@ def test_sealing_on_a_full_disk_leaves_nothing(disk: Path, make_report: Callable
         assert not [p for p in store.side.rglob("*") if p.is_file()]
         filler.unlink()
         seal(long_report(make_report, 0), store.inbox)
-        store.refresh()
+        refresh(store)
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
     assert sound(disk / "r.sqlite")
 
@@ -79,12 +80,12 @@ def test_taking_in_on_a_full_disk_loses_no_report(disk: Path, make_report: Calla
     path = disk / "r.sqlite"
     with open_store(path) as store:
         seal(long_report(make_report, 0), store.inbox)
-        store.refresh()
+        refresh(store)
         for seed in range(1, 6):
             seal(long_report(make_report, seed), store.inbox)
         filler = fill(disk, leave)
         with pytest.raises(StoreError, match=FULL):
-            store.refresh()
+            refresh(store)
         assert len(waiting(store)) == 5
         assert [unseal(p) for p in waiting(store)]
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
@@ -93,7 +94,7 @@ def test_taking_in_on_a_full_disk_loses_no_report(disk: Path, make_report: Calla
         assert reader.execute("SELECT count(*) FROM runs").fetchone() == (1,), "reading goes on"
         reader.close()
         filler.unlink()
-        store.refresh()
+        refresh(store)
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (6,)
         assert waiting(store) == []
     assert sound(path)

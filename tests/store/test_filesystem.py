@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 
 from benchkit.errors import StoreError
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.claims import Owner, claim, heartbeat, release_dead
 from benchkit.store.filesystem import network_filesystem
+from benchkit.store.opening import refresh
 
 MOUNTS = """\
 21 28 0:20 / /proc rw,nosuid - proc proc rw
@@ -77,7 +78,7 @@ def test_on_a_network_file_system_the_journal_is_a_rollback_journal_and_that_is_
         for _ in range(3):
             with open_store(path) as store:
                 seal(make_report(), store.inbox)
-                store.refresh()
+                refresh(store)
     assert ["nfs4" in str(w.message) for w in recwarn.list if w.category is UserWarning] == [True]
     assert journal(path) == "delete"
     before = path.read_bytes()
@@ -94,7 +95,7 @@ def test_a_write_ahead_log_that_came_to_a_network_file_system_is_changed_and_not
     path = tmp_path / "r.sqlite"
     local = open_store(path)
     seal(make_report(), local.inbox)
-    local.refresh()
+    refresh(local)
     assert path.with_name("r.sqlite-wal").stat().st_size, "the report is in the log"
     monkeypatch.setattr("benchkit.store.database.CONVERSION", 0.1)
     with mounted(tmp_path, "lustre", monkeypatch):

@@ -13,12 +13,14 @@ from typing import Any
 
 import pytest
 
-from benchkit.plan import Grid, make_plan
-from benchkit.report import Cell, Environment, Report
-from benchkit.sealing import seal
+from benchkit.machine.environment import Environment
+from benchkit.planning.plan import Grid, make_plan
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import Store, claims, leases, open_store
 from benchkit.store.claims import Owner, await_orphans, claim, owners, release, release_dead
 from benchkit.store.locks import is_held, lock_file, locked
+from benchkit.store.opening import refresh
 
 CELLS = [Cell("digits", "pixels", "linear", n, 0) for n in (1, 5, -1)]
 
@@ -179,7 +181,7 @@ def test_a_forced_run_counts_though_its_host_is_behind(store: Store, make_report
     ]
     for report, current in zip(reports, (0, 1, 1), strict=True):
         seal(report, store.inbox)
-        store.refresh()
+        refresh(store)
         found = store.execute("SELECT uuid FROM runs WHERE current").fetchall()
         assert found == [(reports[current].uuid,)]
     release(store, Owner.this_process())

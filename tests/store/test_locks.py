@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from benchkit.plan import Grid, make_plan
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.planning.plan import Grid, make_plan
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.claims import Owner, claim
 from benchkit.store.connection import StoreBusy
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
+from benchkit.store.opening import refresh
 from benchkit.store.readonly import ask
 
 HOLD = """
@@ -93,16 +94,16 @@ def test_who_waited_for_longer_than_patience_is_told_so_and_nothing_has_changed(
         with held(path):
             monkeypatch.setattr("benchkit.store.connection.PATIENCE", 0.5)
             with pytest.raises(StoreBusy, match=r"another process has been writing to it for \d+ s; nothing was"):
-                store.refresh()
+                refresh(store)
             assert sealed.exists()
-        store.refresh()
+        refresh(store)
         assert not sealed.exists()
 
 
 def test_whoever_reads_is_not_kept_waiting_to_take_reports_in(
     path: Path, make_report: Callable[..., Report], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchkit.store.database.READERS_PATIENCE", 0.2)
+    monkeypatch.setattr("benchkit.store.opening.READERS_PATIENCE", 0.2)
     with open_store(path) as store:
         sealed = seal(make_report(), store.inbox)
     with held(path):
@@ -136,7 +137,7 @@ def test_the_end_of_a_transaction_waits_for_readers_on_a_rollback_journal(
     with store:
         seal(make_report(), store.inbox)
         with held(path, 1.0, "BEGIN"):  # a reader, whose lock the commit needs gone
-            store.refresh()
+            refresh(store)
         assert store.execute("SELECT count(*) FROM runs").fetchone() == (1,)
 
 

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 from benchkit.errors import StoreError
+from benchkit.machine.times import now
 from benchkit.progress import Silent
-from benchkit.records import Diagnosis, Failure, Training
-from benchkit.report import Metric, Report
-from benchkit.sealing import seal
+from benchkit.records.others import Diagnosis, Failure, Training
+from benchkit.records.report import Metric, Report
+from benchkit.records.sealing import seal
 from benchkit.store import merge as module
 from benchkit.store import open_store
 from benchkit.store.check import check
@@ -25,7 +26,6 @@ from benchkit.store.insert import insert_failure
 from benchkit.store.merge import Merged, merge
 from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 from benchkit.store.reports import load_reports
-from benchkit.times import now
 
 from .conftest import Add, Contents
 

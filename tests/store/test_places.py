@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import open_store, queries
 from benchkit.store.places import places
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from benchkit.errors import StoreError
-from benchkit.report import Cell, Check, Metric, Report
+from benchkit.records.report import Cell, Check, Metric, Report
 from benchkit.store import Store, open_store, queries
 from benchkit.store.insert import insert
 from benchkit.store.queries import Filters, entries, recent

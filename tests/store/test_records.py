@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from benchkit.records import Diagnosis, Failure, Training
-from benchkit.report import Cell, Report
-from benchkit.sealing import Sealed, seal, unseal
+from benchkit.records.others import Diagnosis, Failure, Training
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import Sealed, seal, unseal
 from benchkit.store import open_store
+from benchkit.store.opening import refresh
 
 CELL = Cell("digits", "pixels", "linear", -1, 0)
 
@@ -49,7 +50,7 @@ def test_every_kind_is_taken_in_exactly_once(tmp_path: Path, records: list[Seale
         with open_store(tmp_path / "r.sqlite") as store:
             for record in records:
                 seal(record, store.inbox)
-            store.refresh()
+            refresh(store)
             for table in ("runs", "failures", "trainings", "training_metrics", "diagnoses", "diagnosis_points"):
                 counts[table] = store.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
             assert store.execute("SELECT attempts FROM failures").fetchall() == [(1,)]
@@ -64,11 +65,11 @@ def test_failures_in_a_row_are_counted_and_a_report_ends_them(
     with open_store(tmp_path / "r.sqlite") as store:
         for when in ("2026-01-02", "2026-01-04", "2026-01-03"):
             seal(failure(when, error=f"of {when}"), store.inbox)
-            store.refresh()
+            refresh(store)
         assert store.execute("SELECT attempts, error FROM failures").fetchall() == [(2, "of 2026-01-04")]
         seal(make_report(cell=CELL, finished_at="2026-01-05"), store.inbox)
-        store.refresh()
+        refresh(store)
         assert store.execute("SELECT * FROM failures").fetchall() == []
         seal(failure("2026-01-04T12"), store.inbox)
-        store.refresh()
+        refresh(store)
         assert store.execute("SELECT * FROM failures").fetchall() == [], "a report that came later counts"

@@ -15,12 +15,13 @@ import pytest
 
 from benchkit.errors import StoreError
 from benchkit.progress import Silent
-from benchkit.report import Cell, Report
-from benchkit.sealing import seal
+from benchkit.records.report import Cell, Report
+from benchkit.records.sealing import seal
 from benchkit.store import Store, open_store
 from benchkit.store.backup import backup
 from benchkit.store.claims import Owner, claim, heartbeat, release
 from benchkit.store.migrations import VERSION
+from benchkit.store.opening import refresh
 from benchkit.store.reports import load_reports
 
 
@@ -64,7 +65,7 @@ def test_a_report_sealed_twice_is_taken_in_once(tmp_path: Path, make_report) -> 
     with open_store(tmp_path / "r.sqlite") as store:
         for _ in range(2):
             seal(report, store.inbox)
-            store.refresh()
+            refresh(store)
         assert count(store, "runs") == 1
 
 
@@ -75,7 +76,7 @@ def test_the_newest_report_of_a_cell_is_current_in_whatever_order_they_come(tmp_
         with open_store(path) as store:
             for report in order:
                 seal(report, store.inbox)
-                store.refresh()
+                refresh(store)
             rows = store.execute("SELECT uuid FROM runs WHERE current").fetchall()
             assert rows == [(new.uuid,)]
             assert count(store, "runs") == 2
@@ -89,7 +90,7 @@ def test_a_damaged_report_is_set_aside_and_named_and_the_others_go_in(tmp_path: 
         text = bad.read_text()
         bad.write_text(text.replace("0.9", "0.99", 1))
         with pytest.warns(UserWarning, match=bad.name):
-            store.refresh()
+            refresh(store)
         assert count(store, "runs") == 1
         assert not good.exists()
         assert (store.inbox / "damaged" / bad.name).read_text() != text
@@ -100,7 +101,7 @@ def test_a_report_that_cannot_be_read_is_named_and_holds_up_no_other(tmp_path: P
         (store.inbox / "another-users.json").mkdir(parents=True)
         seal(make_report(), store.inbox)
         with pytest.warns(UserWarning, match=r"another-users.json' cannot be read: .*; it waits where it is"):
-            store.refresh()
+            refresh(store)
         assert count(store, "runs") == 1
         assert [p.name for p in store.inbox.iterdir()] == ["another-users.json"]
         with pytest.raises(StoreError, match=r"the report '.*another-users.json' cannot be read"):
@@ -111,9 +112,9 @@ def test_a_report_that_cannot_be_read_is_named_and_holds_up_no_other(tmp_path: P
 def test_other_weights_under_the_same_name_are_flagged(tmp_path: Path, make_report) -> None:
     with open_store(tmp_path / "r.sqlite") as store:
         seal(make_report(model_fingerprint="aaaa"), store.inbox)
-        store.refresh()
+        refresh(store)
         seal(make_report(model_fingerprint="bbbb", cell=Cell("digits", "pixels", "knn", -1, 0)), store.inbox)
-        store.refresh()
+        refresh(store)
         name, status, summary = store.execute(
             "SELECT name, status, summary FROM checks WHERE run_id = 2 AND status = 'warn'"
         ).fetchone()
@@ -154,7 +155,7 @@ def test_a_truncated_store_is_named(tmp_path: Path, make_report) -> None:
     path = tmp_path / "r.sqlite"
     with open_store(path) as store:
         seal(make_report(), store.inbox)
-        store.refresh()
+        refresh(store)
     path.write_bytes(path.read_bytes()[:3000])
     with pytest.raises(StoreError, match=r"r\.sqlite"), open_store(path) as store:
         load_reports(store, [1])
@@ -172,7 +173,7 @@ def test_a_read_only_registry_is_read_and_not_written(tmp_path: Path, make_repor
     path = folder / "r.sqlite"
     with open_store(path) as store:
         seal(make_report(), store.inbox)
-        store.refresh()
+        refresh(store)
         store.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     path.chmod(0o444)
     folder.chmod(0o555)
@@ -214,7 +215,7 @@ def test_a_done_cell_is_claimed_only_by_force(tmp_path: Path, make_report) -> No
 
 CLAIM_AND_SLEEP = """
 import sys, time
-from benchkit.report import Cell
+from benchkit.records.report import Cell
 from benchkit.store import open_store
 from benchkit.store.claims import Owner, claim, heartbeat
 with open_store(sys.argv[1]) as store:
@@ -292,14 +293,14 @@ def test_a_full_disk_is_named_and_nothing_is_half_written(tmp_path: Path, make_r
     try:
         with open_store(disk / "r.sqlite") as store:
             seal(make_report(), store.inbox)
-            store.refresh()
+            refresh(store)
             (disk / "filler").write_bytes(b"")
             fill(disk / "filler")
             with pytest.raises(StoreError, match="No space left on device"):
                 seal(make_report(), store.inbox)
             assert not [p for p in store.inbox.iterdir() if p.is_file()]
             (disk / "filler").unlink()
-            store.refresh()
+            refresh(store)
             assert count(store, "runs") == 1
     finally:
         subprocess.run(["umount", "-l", str(disk)], check=True)

@@ -10,10 +10,10 @@ from typing import Any, ClassVar
 import numpy as np
 import pytest
 
+from benchkit.catalog.spec import param
 from benchkit.errors import BenchkitError, SpecError
-from benchkit.fingerprint import fingerprint
 from benchkit.interfaces import Backbone, Encoded, Trainable, Weights
-from benchkit.spec import param
+from benchkit.media.fingerprint import fingerprint
 from benchkit.testing import BackboneSuite, check_backbone
 
 RATE, SAMPLES, FRAME, DIM = 8000, 8000, 200, 6

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from benchkit.errors import BenchkitError
-from benchkit.fingerprint import fingerprint
 from benchkit.interfaces import Example, Fold, Published, Task
-from benchkit.media import Image
+from benchkit.media.decode import Image
+from benchkit.media.fingerprint import fingerprint
 from benchkit.testing import TaskSuite, check_task
 
 N = {"train": 30, "test": 13}

@@ -18,19 +18,19 @@ from typer.testing import CliRunner
 import benchkit
 from benchkit.activations import fit, record
 from benchkit.api import RunFailed, Settings
+from benchkit.catalog.resolve import resolve
 from benchkit.cli import with_commands
 from benchkit.interfaces import Fold, Problem, Task
-from benchkit.job import JobOptions
-from benchkit.jobdata import JobData
-from benchkit.plan import make_plan, read_sweep
+from benchkit.jobs import traits as job
+from benchkit.jobs.data import JobData
+from benchkit.jobs.job import JobOptions
+from benchkit.jobs.traits import score_traits
+from benchkit.planning.plan import make_plan, read_sweep
+from benchkit.planning.sampling import subset
 from benchkit.progress import Silent
-from benchkit.report import Cell
-from benchkit.sampling import subset
+from benchkit.records.report import Cell
 from benchkit.scorers.pca import PCA
 from benchkit.scorers.random import Random
-from benchkit.spec import resolve
-from benchkit.traits import job
-from benchkit.traits.job import score_traits
 
 TRAITS = ("red", "striped", "bright", "never")
 MODEL = "random-vit,size=32,patch=8,width=48,depth=2"
@@ -253,7 +253,7 @@ def test_scores_that_are_too_many_for_memory_give_the_same(
 ) -> None:
     grid = {"classifier": "random,k=100", "n_train": [4, -1]}
     before = run(tmp_path / "a.sqlite", folder, **grid)
-    monkeypatch.setattr("benchkit.traits.job.IN_MEMORY", 0)
+    monkeypatch.setattr("benchkit.jobs.traits.IN_MEMORY", 0)
     monkeypatch.setattr("benchkit.traits.choosing._BLOCK", 300)
     after = run(tmp_path / "b.sqlite", folder, **grid)
     assert [(r.metrics, r.record) for r in before] == [(r.metrics, r.record) for r in after]

@@ -11,7 +11,7 @@ import pytest
 
 import benchkit
 from benchkit.api import Settings
-from benchkit.report import Report
+from benchkit.records.report import Report
 
 Line = list[str]
 ANSWERS = "attributes/image_attribute_labels.txt"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchkit.errors import StoreError
-from benchkit.files import write_atomic
+from benchkit.machine.files import write_atomic
 
 Verdict = Literal["go", "void"]
 

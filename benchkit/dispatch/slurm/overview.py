@@ -4,13 +4,13 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from benchkit.dispatch.slurm.scheduler import ENDED
 from benchkit.dispatch.slurm.settle import GONE, open_jobs
 from benchkit.errors import BenchkitError
+from benchkit.machine.scheduler import ENDED
+from benchkit.machine.times import now
 from benchkit.store.claims import alive, owners
 from benchkit.store.database import Store
 from benchkit.store.leases import sightings
-from benchkit.times import now
 
 
 @dataclass(frozen=True)

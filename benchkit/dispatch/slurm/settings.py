@@ -16,8 +16,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchkit.config import read_config, read_toml
 from benchkit.errors import BenchkitError
+from benchkit.machine.config import read_config, read_toml
 
 _UNITS = {"m": 1, "min": 1, "h": 60, "d": 1440}
 _SLURM_TIME = re.compile(r"(?:(?P<days>\d+)-)?(?P<a>\d+)(?::(?P<b>\d+))?(?::(?P<c>\d+))?")

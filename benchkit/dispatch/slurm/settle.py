@@ -17,15 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.dispatch.logs import tail
-from benchkit.dispatch.slurm import scheduler
 from benchkit.dispatch.slurm.folder import Submission, decide, job_file, log_name, read_fate, verdict_of
-from benchkit.dispatch.slurm.scheduler import ENDED, Seen, Unreachable
 from benchkit.errors import StoreError
-from benchkit.records import Failure, Reason
-from benchkit.report import Cell
+from benchkit.machine import scheduler
+from benchkit.machine.scheduler import ENDED, Seen, Unreachable
+from benchkit.machine.times import now
+from benchkit.records.others import Failure, Reason
+from benchkit.records.report import Cell
 from benchkit.store.database import Store
 from benchkit.store.insert import insert_failure
-from benchkit.times import now
+from benchkit.store.opening import refresh
 
 GONE = "GONE"
 """Our own word for a job that the scheduler does not know (any more)."""
@@ -128,7 +129,7 @@ def _take_in(store: Store) -> None:
     if store.inbox.is_dir():
         with tempfile.TemporaryFile(dir=store.inbox):
             pass
-    store.refresh()
+    refresh(store)
 
 
 def _settle(store: Store, job: Open, seen: Seen, grace_s: float) -> bool:
@@ -215,7 +216,7 @@ _REASONS: dict[str, Reason] = {
 
 def _options(job: Open) -> dict[str, Any]:
     """The job's circumstances, as a failure has them."""
-    from benchkit.job import Job
+    from benchkit.jobs.job import Job
 
     try:
         text = job_file(job.folder, job.index).read_text()

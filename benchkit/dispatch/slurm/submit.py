@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.dispatch.order import longest_first
-from benchkit.dispatch.slurm import scheduler
 from benchkit.dispatch.slurm.folder import Submission, decide, job_file
-from benchkit.dispatch.slurm.scheduler import Unreachable
 from benchkit.dispatch.slurm.settings import SlurmSettings
 from benchkit.dispatch.slurm.task import JobFile
 from benchkit.errors import BenchkitError, require
-from benchkit.files import write_atomic
-from benchkit.job import Job, JobOptions
-from benchkit.plan import Planned
+from benchkit.jobs.job import Job, JobOptions
+from benchkit.machine import scheduler
+from benchkit.machine.files import write_atomic
+from benchkit.machine.scheduler import Unreachable
+from benchkit.machine.times import now
+from benchkit.planning.plan import Planned
 from benchkit.progress import Progress
-from benchkit.report import Cell
+from benchkit.records.report import Cell
 from benchkit.store.claims import Owner, claim, release
 from benchkit.store.database import Store
 from benchkit.store.insert import CELL
-from benchkit.times import now
 
 
 @dataclass(frozen=True)

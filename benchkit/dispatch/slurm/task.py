@@ -13,10 +13,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from benchkit import cpus
-from benchkit.cluster import slurm_job
 from benchkit.dispatch import LOG
 from benchkit.dispatch.slurm.folder import await_verdict, fate_file, job_file, log_name, write_fate
+from benchkit.machine import cpus
+from benchkit.machine.cluster import slurm_job
 
 _running: "list[subprocess.Popen[bytes]]" = []
 """The job's process: here and not in the JobFile, which is pickled."""

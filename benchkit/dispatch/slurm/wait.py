@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from benchkit.dispatch.slurm import scheduler
-from benchkit.dispatch.slurm.scheduler import ENDED, Unreachable
 from benchkit.dispatch.slurm.settle import GONE, INTERRUPTED, settle
 from benchkit.dispatch.slurm.submit import Submitted
-from benchkit.evaluate import Outcome
+from benchkit.jobs.evaluate import Outcome
+from benchkit.machine import scheduler
+from benchkit.machine.scheduler import ENDED, Unreachable
 from benchkit.progress import Progress
-from benchkit.report import Cell
+from benchkit.records.report import Cell
 from benchkit.store.database import Store
 from benchkit.store.insert import CELL
+from benchkit.store.opening import refresh
 
 LOOK = 1.0
 """Seconds between two looks into the inbox."""
@@ -59,7 +60,7 @@ def _watch(
     done, said, silent = 0, "", False
     pause, due = FIRST, time.monotonic()
     while True:
-        store.refresh()
+        refresh(store)
         if time.monotonic() >= due:
             found = settle(store)
             if found.unreachable and not silent:

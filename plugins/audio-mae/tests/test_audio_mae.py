@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchkit import remote
+from benchkit.catalog.discovery import discover
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, SpecError
-from benchkit.plugins import discover
-from benchkit.spec import resolve
+from benchkit.media import hub as remote
 from benchkit.testing.backbone import BackboneSuite
 from benchkit.testing.hub import FakeHub
 from benchkit_audio_mae import backbone as module
@@ -240,7 +240,8 @@ def test_a_spec_that_means_nothing_is_refused(text, said):
 def test_reading_a_spec_imports_no_framework():
     heavy = "torch", "jax", "transformers", "datasets", "sklearn", "huggingface_hub", "safetensors", "timm"
     code = (
-        "import sys; from benchkit.spec import resolve; s = resolve('model', 'audio-mae,seconds=10'); s.canonical; "
+        "import sys; from benchkit.catalog.resolve import resolve; "
+        "s = resolve('model', 'audio-mae,seconds=10'); s.canonical; "
         f"s.build().dim; print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.frontends.mel import MelSettings, log_mel
+from benchkit.catalog.spec import param
 from benchkit.interfaces import Encoded
-from benchkit.spec import param
+from benchkit.media.frontends.mel import MelSettings, log_mel
 from benchkit_baselines.waves import MelParams, WaveBackbone
 
 

@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from benchkit.catalog.spec import param
 from benchkit.errors import BenchkitError
-from benchkit.fingerprint import fingerprint
 from benchkit.interfaces import Backbone, Encoded
-from benchkit.spec import param
+from benchkit.media.fingerprint import fingerprint
 from benchkit_baselines.images import coloured, resized
 
 

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from benchkit.frontends.mel import FLOOR, MelSettings, hann, mel_filterbank
 from benchkit.interfaces import WeightRole, Weights
-from benchkit_baselines.random_vit import PLACES, RandomViTParams
+from benchkit.media.frontends.mel import FLOOR, MelSettings, hann, mel_filterbank
+from benchkit_baselines.vit_params import PLACES, RandomViTParams
 
 Seen = dict[str, Tensor]
 ROLES: dict[str, WeightRole] = {
@@ -157,7 +157,7 @@ def positions(rows: int, columns: int, width: int) -> Float32[np.ndarray, "T D"]
 
 
 def log_mel(waves: Float32[Tensor, "B samples"], settings: MelSettings) -> Float32[Tensor, "B F M"]:
-    """benchkit.frontends.mel.log_mel without `top_db`, on the device of the waveforms."""
+    """benchkit.media.frontends.mel.log_mel without `top_db`, on the device of the waveforms."""
     window = torch.from_numpy(hann(settings.window).copy()).to(waves.device)
     bank = torch.from_numpy(mel_filterbank(settings).copy()).to(waves.device)
     frames = waves.unfold(-1, settings.window, settings.hop) * window

@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.fingerprint import fingerprint
-from benchkit.frontends.mel import MelSettings
+from benchkit.catalog.spec import param
 from benchkit.interfaces import Backbone
-from benchkit.spec import param
+from benchkit.media.fingerprint import fingerprint
+from benchkit.media.frontends.mel import MelSettings
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import torch
 
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, SpecError
-from benchkit.frontends.mel import log_mel as numpy_log_mel
-from benchkit.spec import resolve
+from benchkit.media.frontends.mel import log_mel as numpy_log_mel
 from benchkit.testing import BackboneSuite
-from benchkit_baselines.random_vit import PLACES, RandomViT, RandomViTParams
+from benchkit_baselines.random_vit import RandomViT
 from benchkit_baselines.vit import Block, log_mel, positions
+from benchkit_baselines.vit_params import PLACES, RandomViTParams
 
 SMALL = RandomViTParams(sample_rate=16_000, seconds=0.5, n_mels=32, width=24, depth=3, heads=2, size=32)
 

@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from benchkit.remote import Hub
-from benchkit.spec import param
+from benchkit.catalog.spec import param
+from benchkit.media.hub import Hub
 from benchkit_bird_mae.architecture import Architecture, from_config, read_config
 from benchkit_bird_mae.spectrogram_backbone import EncoderParams, SpectrogramBackbone
 
@@ -65,7 +65,7 @@ class BirdMAE(SpectrogramBackbone):
         return 5 * self.sample_rate
 
     def recipe(self) -> Any:
-        from benchkit.frontends.kaldi import Fbank
+        from benchkit.media.frontends.kaldi import Fbank
         from benchkit_bird_mae.spectrogram import Recipe
 
         arch = self.architecture

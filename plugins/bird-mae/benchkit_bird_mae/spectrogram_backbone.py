@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
+from benchkit.catalog.spec import param
 from benchkit.errors import BenchkitError, did_you_mean
 from benchkit.interfaces import Backbone, Encoded, Modality, Trainable, Weights
-from benchkit.spec import param
 from benchkit_bird_mae.architecture import Architecture
 
 

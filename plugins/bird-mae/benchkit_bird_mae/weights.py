@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from benchkit.errors import BenchkitError
-from benchkit.fingerprint import fingerprint
+from benchkit.media.fingerprint import fingerprint
 from benchkit_bird_mae.architecture import Architecture
 from benchkit_bird_mae.vit import ViT
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchkit import remote
+from benchkit.catalog.discovery import discover
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, SpecError
-from benchkit.plugins import discover
-from benchkit.spec import resolve
+from benchkit.media import hub as remote
 from benchkit.testing.backbone import BackboneSuite
 from benchkit.testing.hub import COMMIT, FakeHub
 from benchkit_bird_mae import backbone as module
@@ -232,7 +232,8 @@ def test_a_spec_that_means_nothing_is_refused_in_one_line(tmp_path, text, said):
 def test_reading_a_spec_imports_no_framework():
     heavy = "torch", "jax", "transformers", "datasets", "sklearn", "huggingface_hub", "safetensors"
     code = (
-        "import sys; from benchkit.spec import resolve; s = resolve('model', 'bird-mae:large,layer=3'); s.canonical; "
+        "import sys; from benchkit.catalog.resolve import resolve; "
+        "s = resolve('model', 'bird-mae:large,layer=3'); s.canonical; "
         f"s.build().dim; print([m for m in {heavy} if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchkit import cpus
+from benchkit.catalog.spec import param
 from benchkit.errors import BenchkitError, require
-from benchkit.fingerprint import fingerprint_path
-from benchkit.spec import param
+from benchkit.machine import cpus
+from benchkit.media.fingerprint import fingerprint_path
 from benchkit_birdnet.files import Release, load_package, locate
 from benchkit_birdnet.runtime import backend, device_name, in_batches, loaded
 from benchkit_birdnet.windows import Encoder, Window, WindowBackbone, WindowParams

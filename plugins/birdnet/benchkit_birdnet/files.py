@@ -16,8 +16,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from benchkit.errors import BenchkitError, require
-from benchkit.fingerprint import cache_dir
-from benchkit.remote import OfflineError, RemoteError, reach
+from benchkit.media.fingerprint import cache_dir
+from benchkit.media.hub import OfflineError, RemoteError, reach
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,10 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit import cpus
+from benchkit.catalog.spec import param
 from benchkit.errors import BenchkitError, MissingDependency, require
-from benchkit.fingerprint import fingerprint_path
-from benchkit.spec import param
+from benchkit.machine import cpus
+from benchkit.media.fingerprint import fingerprint_path
 from benchkit_birdnet.files import Release, load_package, locate
 from benchkit_birdnet.runtime import backend, device_name, in_batches, loaded
 from benchkit_birdnet.windows import Encoder, Window, WindowBackbone, WindowParams

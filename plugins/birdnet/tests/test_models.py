@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchkit.catalog.discovery import discover
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, MissingDependency
-from benchkit.plugins import discover
-from benchkit.spec import resolve
 from benchkit.testing import BackboneSuite
 from benchkit_birdnet.birdnet import BirdNET, Params
 from benchkit_birdnet.perch import Params as PerchParams
@@ -103,7 +103,7 @@ def test_features_are_the_pooled_embeddings_of_the_windows(
 def test_a_batch_of_any_size_is_encoded_in_order(
     tiny: Path, spec: str, model: str, rate: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchkit.cpus.available", lambda: 3)  # several interpreters at once
+    monkeypatch.setattr("benchkit.machine.cpus.available", lambda: 3)  # several interpreters at once
     backbone = ready(spec, tiny / model)
     batch = np.stack([backbone.preprocess(wave) for wave in clips(rate)])
     alone = np.concatenate([backbone.encode(clip[None]).pooled for clip in batch])
@@ -214,7 +214,7 @@ def test_a_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:
 def test_reading_a_spec_imports_nothing_heavy() -> None:
     heavy = "torch", "jax", "transformers", "datasets", "sklearn", "birdnet", "tensorflow", "onnxruntime", "pandas"
     code = (
-        "import sys; from benchkit.spec import resolve\n"
+        "import sys; from benchkit.catalog.spec import resolve\n"
         "for text in ('birdnet:3.0,hop=1', 'perch'):\n"
         "    spec = resolve('model', text); spec.canonical; spec.build().dim\n"
         f"print([m for m in {heavy} if m in sys.modules])"

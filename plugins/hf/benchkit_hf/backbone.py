@@ -238,7 +238,7 @@ class HF(Backbone):
         return anatomy(self._encoder)
 
     def fingerprint(self) -> str:
-        from benchkit.fingerprint import fingerprint_tensors
+        from benchkit.media.fingerprint import fingerprint_tensors
 
         return fingerprint_tensors((k, _numpy(v)) for k, v in sorted(self._encoder.state_dict().items()))
 

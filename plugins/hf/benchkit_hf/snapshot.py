@@ -5,8 +5,8 @@ import uuid
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchkit.fingerprint import cache_dir
-from benchkit.remote import Hub, HubFile
+from benchkit.media.fingerprint import cache_dir
+from benchkit.media.hub import Hub, HubFile
 
 SMALL = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import MediaError
-from benchkit.media import Audio
+from benchkit.media.decode import Audio
 
 Rule = Literal["event", "first", "centre", "loudest"]
 """first: the beginning. centre: the middle. event: around the first detected event (see `first_event`), which is the

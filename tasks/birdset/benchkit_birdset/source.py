@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import DataError
-from benchkit.fetch import MANIFEST, read_manifest
-from benchkit.fingerprint import fingerprint, fingerprint_path
-from benchkit.remote import Blocks, Hub, HubFile
+from benchkit.media.fetch import MANIFEST, read_manifest
+from benchkit.media.fingerprint import fingerprint, fingerprint_path
+from benchkit.media.hub import Blocks, Hub, HubFile
 
 SPLITS = {"train": "train", "test": "test_5s"}
 """Names of our splits, and of theirs."""

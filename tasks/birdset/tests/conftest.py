@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchkit import remote
+from benchkit.media import hub as remote
 from benchkit.testing.hub import FakeHub
 from benchkit_birdset import task as tasks
 

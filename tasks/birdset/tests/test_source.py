@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from benchkit import fetch
+from benchkit.catalog.fetch import fetch as catalog_fetch
 from benchkit.errors import DataError
+from benchkit.media.hub import OfflineError, reach
 from benchkit.progress import Silent
-from benchkit.remote import OfflineError, reach
 from benchkit_birdset import task as tasks
 from benchkit_birdset.source import check_shards
 from benchkit_birdset.table import class_names, unique_ids
@@ -179,7 +179,7 @@ def test_labels_from_the_hub_transfer_no_audio(hub, mini):
 
 
 def test_the_hubs_troubles_do_not_show(hub, mini, monkeypatch):
-    monkeypatch.setattr("benchkit.remote.Backoff.waits", lambda self: iter([0.01] * 7))
+    monkeypatch.setattr("benchkit.media.hub.Backoff.waits", lambda self: iter([0.01] * 7))
     hub.faults.extend(["drop", "503", "short", "429", "drop"])
     ours, theirs = tasks.HSN(), local(mini)
     assert ours.ids("test") == theirs.ids("test")
@@ -188,7 +188,7 @@ def test_the_hubs_troubles_do_not_show(hub, mini, monkeypatch):
 
 
 def test_a_hub_that_stays_down_is_an_error_that_names_the_file(hub, monkeypatch):
-    monkeypatch.setattr("benchkit.remote.Backoff.waits", lambda self: iter([0.01] * 2))
+    monkeypatch.setattr("benchkit.media.hub.Backoff.waits", lambda self: iter([0.01] * 2))
     task = tasks.HSN()
     task.ids("test")
     hub.faults.extend(["503"] * 50)
@@ -235,7 +235,7 @@ def test_a_compute_node_without_a_network_is_told_what_to_do(monkeypatch, addres
 
 
 def test_a_fetched_copy_is_read_where_nothing_may_be_written_and_no_hub_is_there(hub, mini, tmp_path, monkeypatch):
-    fetched = fetch.fetch("hsn,clip=first", tmp_path / "copy", Silent())
+    fetched = catalog_fetch("hsn,clip=first", tmp_path / "copy", Silent())
     assert fetched.spec == f"hsn,clip=first,repo={tmp_path / 'copy'}"
     for path in [*(tmp_path / "copy").rglob("*"), tmp_path / "copy"]:
         path.chmod(0o555 if path.is_dir() else 0o444)
@@ -251,12 +251,12 @@ def test_a_fetched_copy_is_read_where_nothing_may_be_written_and_no_hub_is_there
 
 
 def test_a_copy_that_was_cut_short_is_refused(hub, tmp_path):
-    fetch.fetch("hsn", tmp_path / "copy", Silent())
+    catalog_fetch("hsn", tmp_path / "copy", Silent())
     victim = tmp_path / "copy" / "HSN" / "test_5s-00000-of-00001.parquet"
     os.truncate(victim, 1000)
     with pytest.raises(DataError, match=r"is not what 'HSN/benchkit-manifest\.json' lists: run benchkit fetch"):
         local(tmp_path / "copy").ids("test")
-    fetch.fetch("hsn", tmp_path / "copy", Silent())
+    catalog_fetch("hsn", tmp_path / "copy", Silent())
     assert len(local(tmp_path / "copy").ids("test")) == 300
 
 

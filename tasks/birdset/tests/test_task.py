@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
+from benchkit.catalog.resolve import resolve
+from benchkit.catalog.spec import RawSpec
 from benchkit.errors import DataError, SpecError
 from benchkit.interfaces import Problem
-from benchkit.sampling import subset
-from benchkit.spec import RawSpec, resolve
+from benchkit.planning.sampling import subset
 from benchkit.testing import check_task
 from benchkit_birdset import task as tasks
 from benchkit_birdset.published import published

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from benchkit.catalog.spec import param
 from benchkit.errors import DataError
-from benchkit.fingerprint import fingerprint, fingerprint_path
 from benchkit.interfaces import Example, Task
-from benchkit.media import Audio, Image
-from benchkit.spec import param
+from benchkit.media.decode import Audio, Image
+from benchkit.media.fingerprint import fingerprint, fingerprint_path
 from benchkit_traits.table import IMAGES, RECORDINGS, SPLITS, Part, Table, read
 
 TABLE = "traits.csv"

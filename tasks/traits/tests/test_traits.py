@@ -10,10 +10,10 @@ import pytest
 import soundfile
 from PIL import Image
 
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, DataError, SpecError
 from benchkit.interfaces import Task
-from benchkit.plan import Grid, make_plan
-from benchkit.spec import resolve
+from benchkit.planning.plan import Grid, make_plan
 from benchkit.testing import check_task
 
 Row = dict[str, str]

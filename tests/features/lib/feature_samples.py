@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchkit.interfaces import Backbone, Encoded, Example, Task
-from benchkit.media import Audio, Image
+from benchkit.media.decode import Audio, Image
 from benchkit.progress import Silent
 
 
@@ -167,7 +167,7 @@ class Threads(Pixels):
         import torch
         from threadpoolctl import threadpool_info
 
-        from benchkit import cpus
+        from benchkit.machine import cpus
 
         np.ones((200, 200)) @ np.ones((200, 200))
         pools = [pool["num_threads"] for pool in threadpool_info()]

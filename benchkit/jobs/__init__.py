@@ -1,0 +1,1 @@
+"""All cells of one (task, model): extract once, fit many, evaluate, seal."""

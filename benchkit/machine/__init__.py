@@ -1,0 +1,1 @@
+"""What this process stands on: files, times, processors, the cluster, the environment, the configuration."""

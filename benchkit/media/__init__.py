@@ -1,0 +1,1 @@
+"""Bytes to samples and spectrograms: decoding, the hub, fingerprints, frontends."""

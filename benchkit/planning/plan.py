@@ -1,0 +1,302 @@
+"""From a grid of specs to cells, and which of them are done, claimed by somebody, or to do: one set-based query.
+
+plan = make_plan([Grid(task=("digits",), model=("pixels",))], store)
+for job in plan.jobs(): ...        # the cells to do, together by (task, model)
+"""
+
+import itertools
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeVar, cast
+
+from benchkit.catalog.discovery import Catalog, discover
+from benchkit.catalog.resolve import resolve
+from benchkit.catalog.spec import Spec
+from benchkit.errors import BenchkitError, SpecError, did_you_mean
+from benchkit.interfaces import Backbone, Modality
+from benchkit.machine.garbage import no_collecting
+from benchkit.records.report import Cell
+from benchkit.store.claims import Owner, alive, in_words
+from benchkit.store.database import Store
+from benchkit.store.leases import sightings
+
+State = Literal["done", "claimed", "failed", "todo"]
+T = TypeVar("T")
+
+MAX_CELLS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The product of its fields, each value once. Specs are spelled as a user types them."""
+
+    task: tuple[str, ...]
+    model: tuple[str, ...]
+    classifier: tuple[str, ...] = ("linear",)
+    n_train: tuple[int, ...] = (-1,)
+    seed: tuple[int, ...] = (0,)
+
+    def __post_init__(self) -> None:
+        for name, kind in (("task", str), ("model", str), ("classifier", str), ("n_train", int), ("seed", int)):
+            given = getattr(self, name)
+            if not given or not all(type(v) is kind for v in given):
+                what = "a whole number" if kind is int else "a spec, as text"
+                what += " (-1 is all)" if name == "n_train" else ""
+                raise BenchkitError(f"{name} = {_shown(given)} must be {what}, or several")
+        for n in self.n_train:
+            if n == 0 or n < -1 or n >= 2**63:
+                raise BenchkitError(
+                    f"n_train={_shown(n)} is no number of training examples: give 1 or more, or -1 for all"
+                )
+        for seed in self.seed:
+            if not 0 <= seed < 2**32:
+                raise BenchkitError(f"seed={_shown(seed)} is out of range: give 0 to {2**32 - 1}")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of the plan and what the store says of it."""
+
+    cell: Cell
+    task: Spec
+    model: Spec
+    classifier: Spec
+    state: State
+    run: int | None = None
+    """The number of its current run, where it is done."""
+    since: str | None = None
+    """When it was finished, or claimed."""
+    value: float | None = None
+    metric: str | None = None
+    owner: str | None = None
+    failure: "Failed | None" = None
+    """Its last attempt, where that failed."""
+
+
+@dataclass(frozen=True)
+class Failed:
+    """What the store knows of a cell's failures. since: when it last failed."""
+
+    reason: str
+    error: str
+    attempts: int
+    since: str
+
+    def __str__(self) -> str:
+        times = "" if self.attempts == 1 else f", {self.attempts} times"
+        return f"{self.error} (failed before{times}: --retry-failed tries again)"
+
+
+@dataclass(frozen=True)
+class Plan:
+    cells: tuple[Planned, ...]
+    by_state: dict[State, int] = field(default_factory=dict)
+
+    def jobs(self, states: Sequence[State] = ("todo",)) -> list[list[Planned]]:
+        """The cells in one of `states`, those of one (task, model) together, in the order of the grid."""
+        groups: dict[tuple[str, str], list[Planned]] = {}
+        for p in self.cells:
+            if p.state in states:
+                groups.setdefault((p.cell.task, p.cell.model), []).append(p)
+        return list(groups.values())
+
+
+@no_collecting()
+def make_plan(
+    grids: Sequence[Grid],
+    store: Store | None,
+    catalog: Catalog | None = None,
+    *,
+    options: Mapping[str, Any] | None = None,
+) -> Plan:
+    """Checks every spec and looks every cell up. store: None plans against an empty registry.
+
+    options: JobOptions.circumstances of the run that is planned. A cell that has failed of itself with these very
+    options stands as failed; with others, or without `options`, it is to do again. What was ended from outside (killed,
+    a time limit, a full disk, no network) is always to do again.
+
+    Raises SpecError or PluginError for the first spec that is wrong, and BenchkitError for a combination that cannot
+    be: a model that does not take the task's media, a classifier that cannot solve the task's kind of problem.
+    """
+    size = sum(len(g.task) * len(g.model) * len(g.classifier) * len(g.n_train) * len(g.seed) for g in grids)
+    if size > MAX_CELLS:
+        raise BenchkitError(f"the grid has {size:,} cells, more than {MAX_CELLS:,}: split it")
+    resolver = _Resolver(catalog or discover())
+    seen: dict[Cell, tuple[Spec, Spec, Spec]] = {}
+    for grid in grids:
+        tasks = [resolver("task", t) for t in grid.task]
+        models = [resolver("model", m) for m in grid.model]
+        classifiers = [resolver("classifier", c) for c in grid.classifier]
+        modality = {t: modality_of(task) for t, task in tasks}
+        for (t, task), (m, model), (c, classifier) in itertools.product(tasks, models, classifiers):
+            _check_fit(task, modality[t], model, classifier)
+            for n, s in itertools.product(grid.n_train, grid.seed):
+                seen.setdefault(Cell(t, m, c, n, s), (task, model, classifier))
+    planned = _look_up(store, seen, options)
+    counts: dict[State, int] = {"done": 0, "claimed": 0, "failed": 0, "todo": 0}
+    for p in planned:
+        counts[p.state] += 1
+    return Plan(planned, counts)
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python writes out no number of more than 4,300 digits
+        return "a number of thousands of digits"
+
+
+def read_sweep(path: Path) -> list[Grid]:
+    """Grids from a TOML file: one at the top level, or several as `[[grid]]`. Raises BenchkitError in one line.
+
+    [[grid]]
+    task = ["hsn", "pow"]
+    model = "bird-mae"
+    classifier = ["linear", "knn,k=5"]
+    n_train = [1, 5, -1]
+    seed = [0, 1, 2]
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as e:
+        raise BenchkitError(f"cannot read the sweep file '{path}': {e.strerror}") from e
+    except (ValueError, RecursionError) as e:
+        raise BenchkitError(f"sweep file '{path}' is no TOML: {e}") from e
+    document.pop("slurm", None)  # benchkit.dispatch.slurm.settings reads it
+    tables = document.pop("grid", None)
+    if tables is None:
+        tables = [document]
+    elif document:
+        raise BenchkitError(f"sweep file '{path}': '{next(iter(document))}' stands outside of [[grid]]")
+    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+        raise BenchkitError(f"sweep file '{path}': write each grid as [[grid]]")
+    return [_grid(table, f"sweep file '{path}', grid {i}") for i, table in enumerate(tables, 1)]
+
+
+def _grid(table: dict[str, Any], where: str) -> Grid:
+    known = [*(f.name for f in fields(Grid)), "scorer"]
+    values: dict[str, tuple[Any, ...]] = {}
+    for key, given in table.items():
+        if key not in known:
+            raise BenchkitError(f"{where}: unknown key '{key}'{did_you_mean(key, known)} (known: {', '.join(known)})")
+        listed = given if isinstance(given, list) else [given]
+        kind = int if key in ("n_train", "seed") else str
+        if not listed or not all(type(v) is kind for v in listed):
+            what = "whole numbers" if kind is int else "strings"
+            raise BenchkitError(f"{where}: {key} = {_shown(given)} must be one or a list of {what}")
+        values[key] = tuple(listed)
+    if probes := (*values.get("classifier", ()), *values.pop("scorer", ())):
+        values["classifier"] = probes
+    if missing := [k for k in ("task", "model") if k not in values]:
+        raise BenchkitError(f"{where}: {' and '.join(missing)} missing")
+    try:
+        return Grid(**values)
+    except BenchkitError as e:
+        raise BenchkitError(f"{where}: {e}") from None
+
+
+class _Resolver:
+    """Resolves each spelling once, and gives one Spec for all spellings of one thing."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.catalog = catalog
+        self.known: dict[tuple[str, str], tuple[str, Spec]] = {}
+
+    def __call__(self, kind: Literal["task", "model", "classifier"], text: str) -> tuple[str, Spec]:
+        if (kind, text) not in self.known:
+            spec = self._probe(text) if kind == "classifier" else resolve(kind, text, self.catalog)
+            self.known[kind, text] = (spec.canonical, spec)
+        return self.known[kind, text]
+
+    def _probe(self, text: str) -> Spec:
+        """A classifier, or for trait tasks a scorer: both stand in the same place of a cell."""
+        try:
+            return resolve("classifier", text, self.catalog)
+        except SpecError:
+            if not any(p.name == text.partition(":")[0].partition(",")[0] for p in self.catalog.provided("scorer")):
+                raise
+            return resolve("scorer", text, self.catalog)
+
+
+def modality_of(task: Spec) -> Modality:
+    """Of the class, or where the files decide, of the task itself. Raises DataError for files that do not say."""
+    found: Modality | property = task.cls.modality
+    if isinstance(found, property):
+        found = task.build().modality
+    return cast(Modality, found)
+
+
+def _check_fit(task: Spec, modality: Modality, model: Spec, classifier: Spec) -> None:
+    if modality not in model.cls.modalities:
+        takes = " or ".join(model.cls.modalities)
+        raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {modality}")
+    if task.cls.kind == "traits":
+        if classifier.kind != "scorer":
+            raise BenchkitError(
+                f"task '{task.name}' is a trait task, which takes a scorer (--scorer random), not '{classifier.name}'"
+            )
+    elif classifier.kind == "scorer":
+        raise BenchkitError(f"'{classifier.name}' is a scorer, for trait tasks; task '{task.name}' takes a classifier")
+    elif task.cls.kind not in classifier.cls.kinds:
+        kinds = " or ".join(classifier.cls.kinds)
+        raise BenchkitError(f"classifier '{classifier.name}' solves {kinds}, and task '{task.name}' is {task.cls.kind}")
+    elif classifier.cls.needs == "raw" and model.cls.trainable is Backbone.trainable:
+        raise BenchkitError(
+            f"classifier '{classifier.name}' trains the backbone, and model '{model.name}' cannot be fine-tuned: it is "
+            "no torch model"
+        )
+
+
+_QUERY = """
+SELECT wanted.i, runs.id, runs.finished_at, runs.value, runs.metric,
+       claims.owner, claims.host, claims.pid, claims.process_started, claims.slurm_job, claims.claimed_at,
+       claims.heartbeat_at, failures.reason, failures.error, failures.attempts, failures.failed_at, failures.options
+FROM temp.wanted AS wanted
+LEFT JOIN runs ON runs.current AND runs.task = wanted.task AND runs.model = wanted.model
+    AND runs.classifier = wanted.classifier AND runs.n_train = wanted.n_train AND runs.seed = wanted.seed
+LEFT JOIN claims ON claims.task = wanted.task AND claims.model = wanted.model
+    AND claims.classifier = wanted.classifier AND claims.n_train = wanted.n_train AND claims.seed = wanted.seed
+LEFT JOIN failures ON failures.task = wanted.task AND failures.model = wanted.model
+    AND failures.classifier = wanted.classifier AND failures.n_train = wanted.n_train AND failures.seed = wanted.seed
+ORDER BY wanted.i
+"""
+
+
+OF_ITSELF = ("error", "crash", "out of memory")
+"""Reasons that will fail the cell again unless something changes."""
+
+
+def _look_up(
+    store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]], options: Mapping[str, Any] | None
+) -> tuple[Planned, ...]:
+    if store is None:
+        return tuple(Planned(cell, *specs, "todo") for cell, specs in seen.items())
+    with store.db.atomic():  # one state of the store, and one transaction for all rows of the temporary table
+        store.execute("DROP TABLE IF EXISTS temp.wanted")
+        store.execute("CREATE TEMP TABLE wanted (i INTEGER PRIMARY KEY, task, model, classifier, n_train, seed)")
+        store.many("INSERT INTO temp.wanted VALUES (?, ?, ?, ?, ?, ?)", ((i, *cell) for i, cell in enumerate(seen)))
+        noted = sightings(store)
+        rows = store.execute(_QUERY).fetchall()
+        store.execute("DROP TABLE temp.wanted")
+    owners: dict[str, str] = {}  # how those that are alive are written
+    planned = []
+    for (cell, specs), (_, run, finished, value, metric, token, *claim) in zip(seen.items(), rows, strict=True):
+        if run is not None:
+            planned.append(Planned(cell, *specs, "done", run, finished, value, metric))
+            continue
+        *claim, reason, error, attempts, failed_at, tried_with = claim
+        failure = Failed(reason, error, attempts, failed_at) if reason else None
+        if token is not None:
+            owner, claimed_at, heartbeat_at = Owner(token, *claim[:4]), claim[4], claim[5]
+            if token not in owners:
+                lives = alive(store.side, owner, heartbeat_at, noted.get(token))
+                owners[token] = in_words(store.side, owner) if lives else ""
+            if owners[token]:
+                planned.append(Planned(cell, *specs, "claimed", since=claimed_at, owner=owners[token], failure=failure))
+                continue
+        again = failure is None or reason not in OF_ITSELF or options is None or json.loads(tried_with) != options
+        planned.append(Planned(cell, *specs, "todo" if again else "failed", since=failed_at, failure=failure))
+    return tuple(planned)

@@ -1,0 +1,1 @@
+"""What the registry says, as tables, comparisons and Python."""

@@ -1,0 +1,248 @@
+"""A registry for reading from Python: what benchkit.open() returns.
+
+with benchkit.open("registry.sqlite") as results:
+    results.table(rows=["model"], columns=["task"])        pandas frames
+    results.predictions("last").scores                     numpy arrays
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int32
+
+from benchkit.errors import BenchkitError, StoreError, did_you_mean, require
+from benchkit.interfaces import Labels
+from benchkit.reading.pivot import Pivot, entries, pivot
+from benchkit.records.report import Report
+from benchkit.store import Store, open_store, queries
+from benchkit.store.queries import Filters
+from benchkit.store.reports import load_reports
+
+if TYPE_CHECKING:
+    import pandas
+
+Names = str | Sequence[str]
+Numbers = int | Sequence[int]
+_TIMES = ("started_at", "finished_at", "ingested_at")
+_REALS = ("value", "low", "high", "chance")
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier said of every test example.
+
+    ids: names of the examples. folds: the fold that each was tested in, from 0. labels: as a task's (multiclass: the
+    class's number; else 0 or 1 for each class). scores: higher is more likely. classes: their names.
+    """
+
+    ids: Sequence[str]
+    folds: Int32[np.ndarray, " N"]
+    labels: Labels
+    scores: Float32[np.ndarray, "N C"]
+    classes: tuple[str, ...]
+
+    def frame(self) -> "pandas.DataFrame":
+        """One row an example: id, fold, label (multiclass: a name; else a list of names), a score for each class."""
+        pandas = _pandas()
+        if self.labels.ndim == 1:
+            truth: list[Any] = [self.classes[c] for c in self.labels]
+        else:
+            truth = [[self.classes[c] for c in np.flatnonzero(row)] for row in self.labels]
+        scores = pandas.DataFrame(self.scores, columns=list(self.classes))
+        known = pandas.DataFrame({"id": list(self.ids), "fold": self.folds, "label": truth})
+        return pandas.concat([known, scores], axis=1)
+
+
+class Results:
+    """An open registry. Raises StoreError where there is none, or it cannot be read.
+
+    The same filters go everywhere: task, model and classifier take one or more canonical names or glob patterns,
+    n_train and seed one or more numbers (n_train -1 is all).
+    """
+
+    def __init__(self, path: str | Path | None = None) -> None:
+        self._store = open_store(path, create=False)
+
+    def __enter__(self) -> "Results":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._store.close()
+
+    @property
+    def store(self) -> Store:
+        return self._store
+
+    def results(self, **filters: Any) -> "pandas.DataFrame":
+        """The view `results`: one row a cell, with its primary metric and where it comes from."""
+        where, values = _filters(**filters).where()
+        ids = f"SELECT id FROM runs WHERE {where}"
+        return self._frame(f"SELECT * FROM results WHERE run IN ({ids}) ORDER BY run", values)
+
+    def runs(self, **filters: Any) -> "pandas.DataFrame":
+        """The table `runs`, superseded ones (`current` is 0) too."""
+        where, values = _filters(**{"history": True} | filters).where()
+        return self._frame(f"SELECT * FROM runs WHERE {where} ORDER BY id", values)
+
+    def metrics(self, **filters: Any) -> "pandas.DataFrame":
+        """Every metric of every cell, with its interval where it has one."""
+        return self._of_runs("metrics", "name, metrics.value, metrics.low, metrics.high", filters)
+
+    def class_metrics(self, **filters: Any) -> "pandas.DataFrame":
+        """Every metric of every class of every cell, with the class's positives in train and test."""
+        columns = "class_name, name, {0}.value, {0}.n_train AS n_train_class, {0}.n_test AS n_test_class"
+        return self._of_runs("class_metrics", columns.format("class_metrics"), filters)
+
+    def checks(self, **filters: Any) -> "pandas.DataFrame":
+        """What every check found of every cell."""
+        return self._of_runs("checks", "name, status, summary, details", filters)
+
+    def table(
+        self,
+        rows: Names | None = None,
+        columns: Names | None = None,
+        metric: Names = (),
+        show: Literal["value", "low", "high", "sd", "n", "chance"] = "value",
+        **filters: Any,
+    ) -> "pandas.DataFrame":
+        """The table of `benchkit table`, seeds averaged: models and classifiers down, tasks across, where not given.
+
+        rows, columns: of task, model, classifier, n_train, seed and metric. metric: the tasks' primary one where not
+        given. show: the mean over the seeds, an end of the 95 % interval (of a single run), the standard deviation over
+        the seeds, their number, or what a constant scorer gets.
+        """
+        made = self.pivot(rows, columns, metric, **filters)
+        frame = _pandas().DataFrame(
+            [[getattr(e, show, None) for e in row] for row in made.grid],
+            index=_index(made.row_keys, made.rows),
+            columns=_index(made.column_keys, made.columns),
+            dtype=float,
+        )  # fmt: skip
+        return frame.astype("Int64") if show == "n" else frame
+
+    def pivot(
+        self,
+        rows: Names | None = None,
+        columns: Names | None = None,
+        metric: Names = (),
+        **filters: Any,
+    ) -> Pivot:
+        """The same as records, for benchkit.reading.rendering.render."""
+        down, across = (None if n is None else _names(n) for n in (rows, columns))
+        found = entries(self._store, _filters(**filters), _names(metric), down, across)
+        if not found and (unknown := set(_names(metric)) - set(known := queries.metric_names(self._store))):
+            wrong = min(unknown)
+            raise BenchkitError(f"no run has the metric '{wrong}'{did_you_mean(wrong, known)} ({', '.join(known)})")
+        return pivot(found, down, across)
+
+    def report(self, run: int | str) -> Report:
+        """Everything about one run: its number, the beginning of its uuid, or "last"."""
+        return load_reports(self._store, [queries.find_run(self._store, str(run))])[0]
+
+    def predictions(self, run: int | str) -> Predictions:
+        """The test scores of a run. Raises StoreError where they are missing, or are not what the run has left."""
+        report = self.report(run)
+        found = [a for a in report.artifacts if a.kind == "predictions"]
+        if not found:
+            raise StoreError(f"run {run} has no predictions")
+        path = self._store.side / found[0].path
+        try:
+            data = path.read_bytes()
+        except OSError as e:
+            raise StoreError(f"the predictions of run {run} cannot be read from '{path}': {e.strerror}") from e
+        if hashlib.sha256(data).hexdigest() != found[0].sha256:
+            raise StoreError(f"the predictions of run {run} in '{path}' are not those that it left: damaged or altered")
+        return read_predictions(data)
+
+    def sql(self, query: str) -> "pandas.DataFrame":
+        """Any query; it cannot change the registry."""
+        from benchkit.store.readonly import ask
+
+        with ask(self._store, query) as answer:
+            return _pandas().DataFrame.from_records(list(answer.rows), columns=list(answer.columns), coerce_float=True)
+
+    def _of_runs(self, table: str, columns: str, filters: dict[str, Any]) -> "pandas.DataFrame":
+        where, values = _filters(**filters).where()
+        return self._frame(
+            f"SELECT run_id AS run, task, model, classifier, runs.n_train, seed, {columns} "
+            f"FROM runs JOIN {table} ON run_id = runs.id WHERE {where} ORDER BY runs.id",
+            values,
+        )
+
+    def _frame(self, sql: str, values: Sequence[Any]) -> "pandas.DataFrame":
+        pandas = _pandas()
+        names, rows = queries.fetch(self._store, sql, values)
+        frame = pandas.DataFrame.from_records(rows, columns=names, coerce_float=True)
+        for name in frame.columns.intersection(_REALS):
+            frame[name] = pandas.to_numeric(frame[name])
+        for name in frame.columns.intersection(_TIMES):
+            frame[name] = pandas.to_datetime(frame[name], format="ISO8601", utc=True)
+        return frame
+
+
+def read_predictions(data: bytes) -> Predictions:
+    """From the bytes of a run's Parquet file: columns id, fold, label, scores, and the names of the classes."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(pa.BufferReader(data))
+    classes = tuple(json.loads(table.schema.metadata[b"classes"]))
+    label = table["label"].combine_chunks()
+    if pa.types.is_list(label.type):
+        labels = np.zeros((len(table), len(classes)), np.uint8)
+        lengths = np.diff(label.offsets.to_numpy())
+        labels[np.repeat(np.arange(len(table)), lengths), label.flatten().to_numpy()] = 1
+    else:
+        labels = label.to_numpy(zero_copy_only=False)
+    scores = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return Predictions(
+        ids=table["id"].to_pylist(),
+        folds=table["fold"].combine_chunks().to_numpy(zero_copy_only=False),
+        labels=labels,
+        scores=scores.reshape(len(table), len(classes)),
+        classes=classes,
+    )
+
+
+def _filters(
+    task: Names | None = None,
+    model: Names | None = None,
+    classifier: Names | None = None,
+    n_train: Numbers | None = None,
+    seed: Numbers | None = None,
+    history: bool = False,
+) -> Filters:
+    return Filters(_names(task), _names(model), _names(classifier), _numbers(n_train), _numbers(seed), history)
+
+
+def _names(given: Names | None) -> tuple[str, ...]:
+    return (given,) if isinstance(given, str) else tuple(given or ())
+
+
+def _numbers(given: Numbers | None) -> tuple[int, ...]:
+    return (given,) if isinstance(given, int) else tuple(given if given is not None else ())
+
+
+def _index(keys: Sequence[tuple[Any, ...]], names: Sequence[str]) -> Any:
+    pandas = _pandas()
+    if not names:
+        return pandas.Index([""] * len(keys))
+    if len(names) == 1:
+        return pandas.Index([k[0] for k in keys], name=names[0])
+    levels = list(zip(*keys, strict=True)) or [()] * len(names)
+    return pandas.MultiIndex.from_arrays(levels, names=list(names))
+
+
+def _pandas() -> Any:
+    require("pandas", "benchkit[pandas]")
+    import pandas
+
+    return pandas

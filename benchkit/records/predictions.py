@@ -1,0 +1,50 @@
+"""A run's predictions as the bytes of a Parquet file: every test example's id, fold, label and scores."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float32, Int
+
+from benchkit.interfaces import Labels
+
+
+def as_parquet(
+    ids: Sequence[str],
+    folds: Int[np.ndarray, " N"],
+    labels: Labels,
+    scores: Float32[np.ndarray, "N C"],
+    classes: Sequence[str],
+    run: str,
+) -> bytes:
+    """Columns id, fold, label (a class's number, or the numbers of all) and scores; `benchkit.Results` reads them."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    def column(values: np.ndarray, dtype: type) -> pa.Array:
+        # Not pa.array, which imports pandas, where that is installed, to see whether this is a Series: half a second.
+        plain: np.ndarray = np.ascontiguousarray(values, dtype)
+        return pa.Array.from_buffers(pa.from_numpy_dtype(plain.dtype), len(plain), [None, pa.py_buffer(plain)])
+
+    def ends(lengths: Sequence[int] | Int[np.ndarray, " n"]) -> np.ndarray:
+        return np.cumsum([0, *lengths], dtype=np.int32)
+
+    names = [name.encode() for name in ids]
+    offsets = ends([len(name) for name in names])
+    if labels.ndim == 1:
+        truth = column(labels, np.int64)
+    else:
+        rows, numbers = np.nonzero(labels)
+        per_row = ends(np.bincount(rows, minlength=len(labels)))
+        truth = pa.ListArray.from_arrays(column(per_row, np.int32), column(numbers, np.int32))
+    columns = {
+        "id": pa.StringArray.from_buffers(len(names), pa.py_buffer(offsets), pa.py_buffer(b"".join(names))),
+        "fold": column(folds, np.int32),
+        "label": truth,
+        "scores": pa.FixedSizeListArray.from_arrays(column(scores.reshape(-1), np.float32), scores.shape[1]),
+    }
+    table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
+    sink = pa.BufferOutputStream()
+    metadata = {"classes": json.dumps(list(classes)), "run": run}
+    pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

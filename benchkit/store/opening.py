@@ -1,0 +1,48 @@
+"""Opening a store, and taking in what waits in its inbox.
+
+with open_store(path) as store:           # created where it is missing; takes in what waits in the inbox
+with open_store(path, create=False)       # for readers: an error where there is none, read-only where it must be
+"""
+
+import os
+import warnings
+from pathlib import Path
+
+from benchkit.errors import StoreError
+from benchkit.store.database import Store, open_alone
+
+READERS_PATIENCE = 2.0
+"""Seconds that a command that only reads waits to take in reports: not at all long, as another process is doing it."""
+
+
+def open_store(given: str | Path | None = None, *, create: bool = True, ingest: bool = True) -> Store:
+    """Opens, and where it must creates or migrates, a registry. Raises StoreError in one line."""
+    store = open_alone(given, create=create)
+    try:
+        if ingest and store.writable:
+            _take_in(store, create)
+    except BaseException:
+        store.close()
+        raise
+    return store
+
+
+def refresh(store: Store, patience: float | None = None) -> None:
+    """Takes in what has come into the inbox meanwhile."""
+    if not store.inbox.is_dir() or not any(e.name.endswith(".json") for e in os.scandir(store.inbox)):
+        return  # and nothing of what reads records is imported
+    from benchkit.store.ingest import ingest_inbox
+
+    for note in ingest_inbox(store, patience):
+        warnings.warn(note, stacklevel=2)
+
+
+def _take_in(store: Store, create: bool) -> None:
+    """Whoever only reads goes on where the reports cannot be taken in now: they stay where they are."""
+    if create:
+        refresh(store)
+        return
+    try:
+        refresh(store, READERS_PATIENCE)
+    except StoreError as e:
+        warnings.warn(f"finished reports in '{store.inbox}' are not taken in yet: {e}", stacklevel=2)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32, Int, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Int, Int64, Shaped, UInt8
 
 from benchkit.errors import BenchkitError
 from benchkit.media.decode import Audio, Image, Media
@@ -223,7 +223,18 @@ class Backbone(Component, ABC):
 
     @abstractmethod
     def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
-        """Features of a batch of preprocessed examples, [B, ...]; an example's do not depend on its neighbours."""
+        """Features of a batch of preprocessed examples, [B, ...]; an example's do not depend on its neighbours, and its
+        pooled features not on what it was padded with."""
+
+    def real_tokens(self, batch: np.ndarray, n_tokens: int) -> Bool[np.ndarray, "B T"] | None:
+        """Which tokens are of the example itself: False where they are of what it was padded with. None: all are.
+
+        batch: preprocessed examples, [B, ...]. n_tokens: T of `Encoded.tokens`, or of `activations` at a place without
+        the first `prefix_tokens`. An example has one real token at least, in any order; runs after `setup`, and should
+        cost nothing beside `encode`. A model whose `preprocess` pads short examples overrides it: probes on tokens,
+        prototypes and recordings leave the others out.
+        """
+        return None
 
     def trainable(self) -> Trainable:
         """A new copy to be fine-tuned, after `setup`. Raises BenchkitError, as here, where that cannot be."""
@@ -305,7 +316,7 @@ class Classifier(Component, ABC):
         device: str = "cpu",
     ) -> Fitted:
         """Fits on all rows, as `needs` says: pooled features [N, D] or tokens [N, T, D], float32; or preprocessed
-        examples [N, ...] of any type.
+        examples [N, ...] of any type. A token that is padding (`Backbone.real_tokens`) is a row of NaN.
 
         The same arguments give the same result on the same machine. Raises FitError, in one line, for data it cannot
         be fitted on.

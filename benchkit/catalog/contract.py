@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Bool, Float32
 
 from benchkit.errors import DataError, PluginError
 from benchkit.interfaces import Backbone, Component, Fitted, Fold, Labels, Problem, Published, Scorer, Task, TaskKind
@@ -112,6 +112,21 @@ def checked_fingerprint(component: Task | Backbone) -> str:
             "(benchkit.fingerprint makes them)"
         )
     return made
+
+
+def checked_real_tokens(backbone: Backbone, batch: np.ndarray, n_tokens: int) -> Bool[np.ndarray, "B T"] | None:
+    """Which of T tokens of each example are no padding; None where all are. Raises PluginError for what is no such
+    mask, or leaves an example without a token."""
+    made = backbone.real_tokens(batch, n_tokens)
+    if made is None:
+        return None
+    name, shape = f"{type(backbone).__name__}.real_tokens", (len(batch), n_tokens)
+    if not isinstance(made, np.ndarray) or made.dtype != np.bool_ or made.shape != shape:
+        what = f"{made.dtype} {made.shape}" if isinstance(made, np.ndarray) else f"a {type(made).__name__}"
+        raise PluginError(f"{name} gave {what}, not bool {shape}, or None where all tokens are of the example")
+    if not made.any(axis=1).all():
+        raise PluginError(f"{name} calls every token of an example padding: one at least is its own")
+    return None if made.all() else made
 
 
 def checked_scores(fitted: Fitted, x: np.ndarray, n_classes: int) -> Float32[np.ndarray, "N C"]:

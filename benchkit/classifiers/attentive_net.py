@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch.nn import functional as F
 
-from benchkit.classifiers.nets import Weights
+from benchkit.classifiers.nets import Weights, padding_of
 from benchkit.classifiers.params import TrainParams
 
 CROSS = "cross"
@@ -64,26 +64,38 @@ class AttentiveNet:
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L C B"]:
         lead, n_examples = w["query"].shape[:2], x.shape[1]
         each = {name: t.flatten(0, 1) for name, t in w.items()}
+        padding = padding_of(x)
+        if padding is not None:
+            x = x.masked_fill(padding[..., None], 0.0)
         if self.depth > 1:  # from here on tokens are each head's own: as many streams, of one head
             x_gnd = x.flatten(1, 2)[:, None].expand(-1, lead[1], -1, -1).flatten(0, 1)
-            x = self._blocks(each, x_gnd, n_examples).unflatten(1, (n_examples, -1))
+            if padding is not None:
+                padding = padding[:, None].expand(-1, lead[1], -1, -1).flatten(0, 1)
+            x = self._blocks(each, x_gnd, n_examples, padding).unflatten(1, (n_examples, -1))
             x = F.layer_norm(x, x.shape[-1:])
             w = {name: t[:, None] for name, t in each.items()}
         q_slad = _linear(each, f"{CROSS}.q", each["query"]).unflatten(0, w["query"].shape[:2])
-        pooled_gbd = each["query"] + self._read(w, q_slad, x).flatten(0, 1)
+        pooled_gbd = each["query"] + self._read(w, q_slad, x, padding).flatten(0, 1)
         pooled_gbd = pooled_gbd + _mlp(each, CROSS, pooled_gbd)
         return _linear(each, "head", pooled_gbd).transpose(1, 2).unflatten(0, lead)
 
-    def _blocks(self, w: Weights, x_gnd: torch.Tensor, n_examples: int) -> torch.Tensor:
+    def _blocks(
+        self, w: Weights, x_gnd: torch.Tensor, n_examples: int, padding: Bool[torch.Tensor, "G B T"] | None
+    ) -> torch.Tensor:
         """The tokens behind all blocks but the last."""
+        real = None if padding is None else ~padding.flatten(0, 1)[:, None, None]
         for i in range(1, self.depth):
             qkv = _linear(w, f"block{i}.qkv", _norm(w, f"block{i}.norm1", x_gnd))
-            x_gnd = x_gnd + _linear(w, f"block{i}.proj", self._attention(n_examples, *qkv.chunk(3, dim=2)))
+            x_gnd = x_gnd + _linear(w, f"block{i}.proj", self._attention(n_examples, real, *qkv.chunk(3, dim=2)))
             x_gnd = x_gnd + _mlp(w, f"block{i}", x_gnd)
         return x_gnd
 
     def _read(
-        self, w: Weights, q_slad: Float[torch.Tensor, "S L 1 D"], unit_sbtd: Float[torch.Tensor, "S B T D"]
+        self,
+        w: Weights,
+        q_slad: Float[torch.Tensor, "S L 1 D"],
+        unit_sbtd: Float[torch.Tensor, "S B T D"],
+        padding: Bool[torch.Tensor, "S B T"] | None,
     ) -> Float[torch.Tensor, "S L B D"]:
         """What the query's attention reads from the tokens, H parts of E features.
 
@@ -100,7 +112,10 @@ class AttentiveNet:
         asked_skd = (asked_slhd * gain_sld[:, :, None]).flatten(1, 2)
         # Not `@`, which copies the tokens so that they lie as its result does.
         asked_skn = torch.bmm(asked_skd, unit_sbtd.flatten(1, 2).transpose(1, 2))
-        weight_skbt = asked_skn.unflatten(2, unit_sbtd.shape[1:3]).softmax(dim=3)
+        asked_skbt = asked_skn.unflatten(2, unit_sbtd.shape[1:3])
+        if padding is not None:
+            asked_skbt = asked_skbt.masked_fill(padding[:, None], -torch.inf)
+        weight_skbt = asked_skbt.softmax(dim=3)
         mean_slhbd = (weight_skbt.transpose(1, 2) @ unit_sbtd).transpose(1, 2).unflatten(1, asked_slhd.shape[1:3])
         mean_slhbd = mean_slhbd * gain_sld[:, :, None, None] + shift_sld[:, :, None, None]
         read_sldb = (value_slhed @ mean_slhbd.transpose(3, 4)).flatten(2, 3)
@@ -109,16 +124,18 @@ class AttentiveNet:
     def _attention(
         self,
         n_examples: int,
+        real: Bool[torch.Tensor, "N 1 1 T"] | None,
         q: Float[torch.Tensor, "G n D"],
         k: Float[torch.Tensor, "G m D"],
         v: Float[torch.Tensor, "G m D"],
     ) -> Float[torch.Tensor, "G n D"]:
-        """Of the queries of each example to its own keys. n and m: all examples' queries and keys in a row."""
+        """Of the queries of each example to its own keys. n and m: all examples' queries and keys in a row. real: which
+        keys of each example there are, padding left out; None: all."""
         q_, k_, v_ = (
             z.unflatten(1, (n_examples, -1)).flatten(0, 1).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for z in (q, k, v)
         )
-        return F.scaled_dot_product_attention(q_, k_, v_).transpose(1, 2).reshape(q.shape)
+        return F.scaled_dot_product_attention(q_, k_, v_, real).transpose(1, 2).reshape(q.shape)
 
     def penalty(self, w: Weights) -> torch.Tensor | None:
         return None

@@ -49,13 +49,21 @@ def check_kind(who: str, problem: Problem) -> None:
 
 
 def finite_rows(features: Shaped[np.ndarray, "N ..."], rows: Int[np.ndarray, " n"]) -> Bool[np.ndarray, " N"]:
-    """False for those of `rows` that hold NaN or infinity. Reads them a part at a time: tokens may be a memory map."""
+    """False for those of `rows` that hold NaN or infinity. Reads them a part at a time: tokens may be a memory map, and
+    those that are padding (rows of NaN, of which an example has less than all) do not count."""
     finite = np.ones(len(features), bool)
     step = max(1, 2**22 // max(1, int(np.prod(features.shape[1:]))))
     for i in range(0, len(rows), step):
-        part = features[rows[i : i + step]]
-        finite[rows[i : i + step]] = np.isfinite(part).reshape(len(part), -1).all(axis=1)
+        finite[rows[i : i + step]] = _finite(features[rows[i : i + step]])
     return finite
+
+
+def _finite(part: Shaped[np.ndarray, "n ..."]) -> Bool[np.ndarray, " n"]:
+    good = np.isfinite(part)
+    if part.ndim == 3 and not good.all():
+        padding = np.isnan(part).all(axis=2)
+        good |= (padding & ~padding.all(axis=1, keepdims=True))[..., None]
+    return good.reshape(len(part), -1).all(axis=1)
 
 
 def check_labels(who: str, labels: Labels, problem: Problem) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch.nn import functional as F
 
 from benchkit.classifiers.params import TrainParams
@@ -54,7 +54,15 @@ class TokenNet(Net, Protocol):
     """Of a probe on tokens."""
 
     def form(self, x: torch.Tensor) -> torch.Tensor:
-        """What no weight changes: normalised tokens [n, T, D] as `logits` takes them, [n, T2, D2]. May change `x`."""
+        """What no weight changes: normalised tokens [n, T, D] as `logits` takes them, [n, T2, D2]. May change `x`.
+
+        A token that is padding is a row of NaN, and must have no part in the logits."""
+
+
+def padding_of(x: Float[torch.Tensor, "*n T D"]) -> Bool[torch.Tensor, "*n T"] | None:
+    """Which tokens are padding, rows of NaN; None where none is."""
+    padding = x[..., 0].isnan()
+    return padding if padding.any() else None
 
 
 class _Pooled:

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch.nn import functional as F
 
-from benchkit.classifiers.nets import Weights
+from benchkit.classifiers.nets import Weights, padding_of
 from benchkit.classifiers.params import PrototypicalParams, TrainParams
 from benchkit.classifiers.streams import aligned
 
@@ -57,7 +57,11 @@ class PrototypicalNet:
         return weighted.sum(dim=3) + w["bias"][..., None]
 
     def form(self, x: Float[torch.Tensor, "n T D"]) -> Float[torch.Tensor, "n T2 D2"]:
-        """As many tokens as are looked at, of length 1."""
+        """As many tokens as are looked at, of length 1. In the place of padding stands the example's first real token:
+        the largest similarity to any token is the same."""
+        if (padding := padding_of(x)) is not None:
+            first = (~padding).int().argmax(dim=1)
+            x = torch.where(padding[..., None], x[torch.arange(len(x), device=x.device), first][:, None], x)
         x = self._interpolated(x)
         x = F.pad(x, (0, aligned(self.dim) - self.dim)) if aligned(self.dim) > self.dim else x
         return x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12))

@@ -34,12 +34,22 @@ def form_tokens(
     for start in range(0, len(out), step):
         part = slice(start, start + step)
         x = read(part)
+        if not x.sum(dim=-1).isfinite().all():
+            _spoil(x)
         if normaliser.layer:
             x = F.layer_norm(x, x.shape[-1:], eps=normaliser.eps)
         if normaliser.mean is not None and normaliser.scale is not None:
             mean, scale = (torch.from_numpy(v).to(x.device) for v in (normaliser.mean, normaliser.scale))
             x = x.sub_(mean).mul_(scale)
         out[part] = net.form(x)
+
+
+def _spoil(x: Float[torch.Tensor, "n T D"]) -> None:
+    """Makes every token of an example NaN that has one which is neither finite nor padding: normalised, that one would
+    be taken for padding."""
+    padding = x.isnan().all(dim=2)
+    wrong = (~x.isfinite()).any(dim=2) & ~padding
+    x[wrong.any(dim=1)] = torch.nan
 
 
 def formed_shape(shape: tuple[int, ...], net: TokenNet) -> tuple[int, ...]:
@@ -136,4 +146,6 @@ def _fit(features: Shaped[np.ndarray, "N T D"], rows: Int64[np.ndarray, " n"], p
     if params.norm in ("layer", "none"):
         return Normaliser(params.norm == "layer", params.norm_eps)
     chosen = rows[np.linspace(0, len(rows) - 1, min(params.norm_examples, len(rows))).round().astype(np.int64)]
-    return fit_normaliser(params, features[chosen].reshape(-1, features.shape[-1]))
+    tokens = features[chosen].reshape(-1, features.shape[-1])
+    padding = np.isnan(tokens[:, 0])
+    return fit_normaliser(params, tokens[~padding] if padding.any() else tokens)

@@ -8,12 +8,13 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Bool, Float32, Int64, UInt64
 
+from benchkit.catalog.contract import checked_real_tokens
 from benchkit.errors import BenchkitError, NoTokens, OutOfMemory, PluginError
 from benchkit.features.pool import Prepared
 from benchkit.interfaces import Backbone, Encoded
@@ -180,7 +181,7 @@ def ahead(items: Iterable[T], depth: int, cancel: Callable[[], None]) -> Iterato
 
 @dataclass(frozen=True)
 class Part:
-    """Encoded rows: a batch, or a part of one that had to be halved."""
+    """Encoded rows: a batch, or a part of one that had to be halved. A token that is padding is a row of NaN."""
 
     rows: Int64[np.ndarray, " B"]
     media: UInt64[np.ndarray, " B"]
@@ -209,7 +210,29 @@ def encode(
 
     for part, encoded in computed(backbone, batch, compute, sizer, device, progress):
         _check(backbone, encoded, len(batch.rows[part]), tokens)
+        if encoded.tokens is not None:
+            assert batch.array is not None
+            encoded = replace(encoded, tokens=mark_padding(backbone, batch.array[part], encoded.tokens))
         yield Part(batch.rows[part], batch.media[part], encoded)
+
+
+def mark_padding(
+    backbone: Backbone, batch: np.ndarray, tokens: Float32[np.ndarray, "B T D"]
+) -> Float32[np.ndarray, "B T D"]:
+    """The same tokens, but rows of NaN where they are of what an example was padded with.
+
+    A token that the model itself gives a NaN in the first place gets an infinity there: it is wrong, and no padding.
+    Raises PluginError where the backbone breaks its contract.
+    """
+    real = checked_real_tokens(backbone, batch, tokens.shape[1])
+    wrong = np.isnan(tokens[..., 0])
+    if real is None and not wrong.any():
+        return tokens
+    marked = tokens.copy()
+    marked[..., 0][wrong] = np.inf
+    if real is not None:
+        marked[~real] = np.nan
+    return marked
 
 
 def computed(

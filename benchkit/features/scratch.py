@@ -16,7 +16,7 @@ from benchkit.features.pipeline import Run
 
 @dataclass(frozen=True)
 class Kept:
-    """Arrays of some rows, tokens [T, D] or preprocessed examples [...], while they are needed.
+    """Arrays of some rows, tokens [T, D] (padding: NaN) or preprocessed examples [...], while they are needed.
 
     values: a read-only memory map. rows: which row each is of; those that did not decode are in `skipped` and not here.
     """

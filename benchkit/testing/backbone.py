@@ -6,6 +6,7 @@ from typing import Any, ClassVar, get_args
 
 import numpy as np
 
+from benchkit.catalog.contract import checked_real_tokens
 from benchkit.catalog.spec import Kind
 from benchkit.errors import BenchkitError
 from benchkit.interfaces import Backbone, Encoded, Modality, WeightRole
@@ -128,6 +129,9 @@ class BackboneSuite(Suite):
                 if alone is None:
                     raise AssertionError("encode gives tokens for four examples, but none for one")
                 expect_same(encoded.tokens[:1], alone, self.tolerance, "tokens of an example, in a batch and alone")
+                together, one = self.real(batch, alone.shape[1]), self.real(batch[:1], alone.shape[1])
+                same = np.array_equal(together[:1], one)
+                expect(same, "real_tokens differ for an example in a batch and alone")
 
     def test_activations_at_every_named_place(self) -> None:
         points = self.ready.points()
@@ -150,6 +154,7 @@ class BackboneSuite(Suite):
                 prefix = self.ready.prefix_tokens
                 fits = type(prefix) is int and 0 <= prefix < shown[point].shape[1]
                 expect(fits, f"prefix_tokens is {prefix!r}, where '{point}' has {shown[point].shape[1]} tokens")
+                checked_real_tokens(self.ready, batch, shown[point].shape[1] - prefix)
             alone = self.ready.activations(np.array(batch[:1]), some[-1:])[some[-1]]
             expect_same(
                 shown[some[-1]][:1], alone, self.tolerance, f"activations at '{some[-1]}', in a batch and alone"
@@ -248,6 +253,11 @@ class BackboneSuite(Suite):
     def _batch(self, modality: Modality) -> np.ndarray:
         backbone = self.make()
         return np.stack([preprocess(backbone, raw) for raw in list(self.inputs(modality).values())[:4]])
+
+    def real(self, batch: np.ndarray, n_tokens: int) -> np.ndarray:
+        """Which tokens are no padding, [B, T]."""
+        found = checked_real_tokens(self.ready, np.array(batch), n_tokens)
+        return np.ones((len(batch), n_tokens), bool) if found is None else found
 
     def encode(self, batch: np.ndarray, tokens: bool = False) -> Any:
         return unharmed(self.ready.encode, np.array(batch), tokens=tokens)

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from feature_samples import Bands, BandsParams, Gradients, Pixels, Recordings, encoded
 
-from benchkit.errors import BenchkitError, StoreError
+from benchkit.errors import BenchkitError, PluginError, StoreError
 from benchkit.features import Options, extract, extract_for, ls, stream_for
+from benchkit.features.batches import mark_padding
 from benchkit.interfaces import Encoded
 from benchkit.progress import Silent
 
@@ -96,3 +97,45 @@ def test_a_backbone_without_tokens_is_one_clear_line(tmp_path: Path) -> None:
 
     with pytest.raises(BenchkitError, match="Plain has no tokens"):
         extract_for("tokens", Gradients(), Plain(), "test", np.arange(3), Options(tmp_path, workers=0), Silent())
+
+
+class Padded(Bands):
+    """Windows of zeros are what a recording was padded with; the first number of window 5 is broken."""
+
+    def real_tokens(self, batch: np.ndarray, n_tokens: int) -> np.ndarray:
+        real: np.ndarray = batch.reshape(len(batch), n_tokens, -1).any(axis=2)
+        return real
+
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        made = super().encode(batch, tokens=tokens)
+        if made.tokens is not None:
+            made.tokens[:, 5, 0] = np.nan
+        return made
+
+
+def test_tokens_that_are_padding_come_as_rows_of_nan_and_broken_ones_do_not(task: Recordings, tmp_path: Path) -> None:
+    arrays = np.stack([Padded().preprocess(e.media.load(8000)[:2500]) for e in task.examples("test", range(3))])
+    backbone = Padded()
+    backbone.setup("cpu")
+    real = backbone.real_tokens(arrays, 8)
+    assert real.sum(axis=1).tolist() == [3, 3, 3]
+    whole = Bands.encode(backbone, arrays, tokens=True).tokens
+    assert whole is not None
+    marked = mark_padding(backbone, arrays, whole)
+    assert np.isnan(marked).all(axis=2).tolist() == (~real).tolist()
+    np.testing.assert_array_equal(marked[real], whole[real])
+
+    options = Options(tmp_path / "cache", workers=0, batch_size=7)
+    kept = extract_for("tokens", task, Padded(), "test", np.arange(4), options, Silent()).values
+    padding = np.isnan(kept).all(axis=2)
+    assert (np.isnan(kept).any(axis=2) == padding).all()
+    np.testing.assert_array_equal(np.isinf(kept[:, 5, 0]), ~padding[:, 5])
+    assert np.isinf(kept).any()
+
+
+@pytest.mark.parametrize("given", ["a list", np.ones((2, 7), bool), np.zeros((2, 8), bool), np.ones((2, 8))])
+def test_a_mask_that_is_none_is_a_plugins_mistake(given: object) -> None:
+    backbone = Bands()
+    backbone.real_tokens = lambda batch, n: given  # type: ignore[assignment, method-assign, return-value]
+    with pytest.raises(PluginError, match=r"Bands\.real_tokens (gave|calls)"):
+        mark_padding(backbone, np.zeros((2, 8000), np.float32), np.zeros((2, 8, 16), np.float32))

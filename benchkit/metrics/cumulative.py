@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float64, Int32, Int64, UInt16, UInt32
 
-Weights = UInt16[np.ndarray, "rows R"]
+Weights = UInt16[np.ndarray, "_ R"]
 """One row an example and then one row of zeros (padding points there), one column a replicate. No weight is above
 1,023, so that a block's sum fits 16 bits: a resample of n draws the same example more often than that with a chance
 below 1 / 1024!, if n allows it at all."""

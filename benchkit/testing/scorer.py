@@ -68,6 +68,17 @@ class ScorerSuite(Suite):
             message = "seeded is False, and scores after fits with two seeds"
             expect_same(self.fitted(x), self.fit(seed=1)(x), self.tolerance, message)
 
+    def test_another_seed_changes_something_where_it_says_so(self) -> None:
+        if self.fitted.seeded:
+            x = self.vectors(64)
+            scores = self.fitted(x)
+            others = (self.fit(seed)(x) for seed in range(1, 6))  # of few prototypes two seeds may find the same
+            expect(
+                any(not _same(scores, other, self.tolerance) for other in others),
+                "seeded is True, and fits with seeds 0 to 5 give the same scores: draw what is random with the seed, "
+                "or say seeded = False",
+            )
+
     def test_what_was_fitted_can_be_saved_and_restored(self) -> None:
         tensors = self.fitted.tensors()
         expect(isinstance(tensors, Mapping) and tensors, "tensors() must be a mapping of at least one array")
@@ -106,6 +117,14 @@ class ScorerSuite(Suite):
         rng = np.random.default_rng(seed)
         centres = np.random.default_rng(99).standard_normal((8, self.dim))
         return frozen((3 * centres[rng.integers(0, 8, n)] + rng.standard_normal((n, self.dim))).astype(np.float32))
+
+
+def _same(a: np.ndarray, b: np.ndarray, tolerance: float) -> bool:
+    try:
+        expect_same(a, b, tolerance, "")
+    except AssertionError:
+        return False
+    return True
 
 
 def check_scorer(which: Any, *, device: str = "cpu", tolerance: float = 1e-4) -> None:

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 
 from benchkit.errors import FitError
 from benchkit.scorers.kmeans import KMeans, KMeansParams, assign, plus_plus, step
+from benchkit.scorers.prototypes import similarities
 
 
 def blobs(n: int = 12_000, k: int = 20, dim: int = 6, offset: float = 0.0) -> np.ndarray:
@@ -140,6 +142,51 @@ def test_scores_are_the_similarity_that_was_asked_for(similarity: str) -> None:
         @ (c / np.linalg.norm(c, axis=1, keepdims=True)).T,
     }[similarity]
     np.testing.assert_allclose(scorer(x[:50]), expected, rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize("similarity", ["distance", "cosine", "dot"])
+def test_distances_far_from_zero_lose_no_digits(similarity: Any) -> None:
+    """At 2,500 squares of float32 are 6 million, whose last digit is 0.5: as much as these vectors are apart."""
+    rng = np.random.default_rng(0)
+    x, p = ((2500 + 0.5 * rng.standard_normal((n, 16))).astype(np.float32) for n in (40, 7))
+    wide, centres = x.astype(np.float64), p.astype(np.float64)
+    found = similarities(x, p, similarity)
+    if similarity == "distance":
+        np.testing.assert_allclose(found, -((wide[:, None] - centres) ** 2).sum(-1), rtol=1e-4)
+        assert (found.argmax(axis=1) == (-((wide[:, None] - centres) ** 2).sum(-1)).argmax(axis=1)).all()
+    elif similarity == "dot":
+        np.testing.assert_allclose(found, wide @ centres.T, rtol=1e-5)
+    else:
+        np.testing.assert_allclose(found, 1, atol=1e-5)
+    assert found.dtype == np.float32
+
+
+def test_a_distance_is_never_above_0_and_0_of_a_prototype_from_itself() -> None:
+    x = (2500 + np.random.default_rng(0).standard_normal((9, 5))).astype(np.float32)
+    found = similarities(x, x, "distance")
+    assert found.max() <= 0
+    np.testing.assert_allclose(np.diag(found), 0, atol=1e-4)
+
+
+def test_centres_of_vectors_at_2500_are_those_of_the_same_vectors_around_0() -> None:
+    """Squared distances of 0.01 among squares of 6 million."""
+    x = 0.1 * blobs(4000, k=10)
+    near, far = (fitted(a, k=10).tensors()["prototypes"] for a in (x, (x + 2500).astype(np.float32)))
+    gaps = ((near[:, None].astype(float) - (far - 2500.0)[None]) ** 2).sum(-1)
+    assert inertia(x, far - 2500.0) < 1.05 * inertia(x, near)
+    assert np.median(gaps.min(axis=1)) < 0.05
+
+
+def test_another_seed_gives_other_centres_and_one_seed_the_same() -> None:
+    x = blobs(3000, k=30)
+    made = []
+    for seed in (0, 1, 2, 0):
+        scorer = KMeans(KMeansParams(k=30))
+        scorer.fit(stream(x), seed=seed)
+        made.append(scorer.tensors()["prototypes"])
+    np.testing.assert_array_equal(made[0], made[3])
+    for a, b in itertools.combinations(made[:3], 2):
+        assert np.abs(a - b).max() > 0.1
 
 
 def test_too_few_vectors_and_vectors_of_another_size_are_named() -> None:

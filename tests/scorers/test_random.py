@@ -59,3 +59,20 @@ def test_too_few_activations_are_named() -> None:
 def test_activations_that_are_not_finite_are_refused() -> None:
     with pytest.raises(FitError, match="NaN or infinity"):
         Random(RandomParams(k=1)).fit(iter([np.full((2, 3), np.nan, np.float32)]))
+
+
+@pytest.mark.parametrize("variant", ["activations", "directions"])
+def test_two_seeds_draw_others_and_one_seed_the_same(variant: str) -> None:
+    def made(seed: int) -> list[float]:
+        scorer = Random(RandomParams(k=5, variant=variant))
+        scorer.fit(stream(30, 7), seed=seed)
+        return scorer.tensors()["prototypes"].ravel().tolist()
+
+    assert made(0) == made(0)
+    assert len({tuple(made(seed)) for seed in range(5)}) == 5
+
+
+def test_random_directions_lie_evenly_around_0() -> None:
+    scorer = Random(RandomParams(k=4000, variant="directions"))
+    scorer.fit(stream(3, 3), seed=0)
+    assert abs(scorer.tensors()["prototypes"].mean(axis=0)).max() < 0.05

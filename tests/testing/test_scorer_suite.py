@@ -86,6 +86,11 @@ class Unseeded(Right):
         return np.random.default_rng()
 
 
+class IgnoresItsSeed(Right):
+    def generator(self, seed: int) -> np.random.Generator:
+        return np.random.default_rng(0)
+
+
 class SaysNoSeedChangesIt(Right):
     seeded = False
 
@@ -135,6 +140,7 @@ BROKEN: list[tuple[type[Scorer], str, str]] = [
     (Constant, "scores_tell_vectors_apart", "all vectors get the same scores"),
     (Ranks, "the_score_of_a_vector_does_not_depend_on_the_others", "scores of a vector, among others and alone"),
     (Unseeded, "one_seed_gives_one_result", "is a global generator used?"),
+    (IgnoresItsSeed, "another_seed_changes_something_where_it_says_so", "fits with seeds 0 to 5 give the same scores"),
     (SaysNoSeedChangesIt, "another_seed_changes_nothing_where_it_says_so", "seeded is False, and scores after fits"),
     (SavesNothing, SAVED, "a mapping of at least one array"),
     (SavesLists, SAVED, "tensors()['prototypes'] is list"),

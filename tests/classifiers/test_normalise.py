@@ -5,7 +5,7 @@ import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
-from benchkit.classifiers.normalise import NormParams, fit_normaliser
+from benchkit.classifiers.normalise import CHUNK, NormParams, fit_normaliser
 
 
 def rows(n: int = 300) -> np.ndarray:
@@ -58,3 +58,68 @@ def test_features_stay_as_they_are_without_any() -> None:
 def test_half_precision_goes_in_and_single_comes_out() -> None:
     x = rows().astype(np.float16)[:, :8]
     assert fit_normaliser(NormParams(), x)(x).dtype == np.float32
+
+
+@pytest.mark.parametrize("n", [3, 5, 40])
+@pytest.mark.parametrize("spread", [20.0, 600.0])
+def test_a_dimension_at_2500_takes_no_part_in_what_few_examples_are_shrunk_to(n: int, spread: float) -> None:
+    """The median feature's variance stands in for what few examples do not tell; the mean would be that of the loud
+    one, and leave all others near 0."""
+    rng = np.random.default_rng(2)
+    x = rng.normal(size=(n, 33))
+    x[:, 7] = 2500 + spread * rng.normal(size=n)
+    x = x.astype(np.float32)
+    made = fit_normaliser(NormParams(norm="standard", shrinkage=30.0), x)
+    wide = x.astype(np.float64)
+    variance = wide.var(axis=0)
+    shrunk = (n * variance + 30.0 * np.median(variance)) / (n + 30.0)
+    assert made.mean is not None
+    np.testing.assert_allclose(made.mean, wide.mean(axis=0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(made.scale, 1 / np.sqrt(shrunk), rtol=1e-4)
+    quiet = np.delete(made(x), 7, axis=1)
+    assert 0.5 < quiet.std() < 1.5
+
+
+@pytest.mark.parametrize("shrinkage", [0.5, 30.0, 300.0])
+def test_shrinkage_counts_as_so_many_examples(shrinkage: float) -> None:
+    x = np.random.default_rng(3).normal(size=(10, 9)).astype(np.float32) * np.arange(1, 10, dtype=np.float32)
+    variance = x.astype(np.float64).var(axis=0)
+    expected = (10 * variance + shrinkage * np.median(variance)) / (10 + shrinkage)
+    made = fit_normaliser(NormParams(norm="standard", shrinkage=shrinkage), x)
+    np.testing.assert_allclose(made.scale, expected**-0.5, rtol=1e-5)
+
+
+def test_where_most_features_are_constant_the_mean_variance_stands_in() -> None:
+    x = np.zeros((4, 9), np.float32)
+    x[:, :2] = np.random.default_rng(4).normal(size=(4, 2))
+    variance = x.astype(np.float64).var(axis=0)
+    expected = (4 * variance + 30 * variance.mean()) / 34
+    np.testing.assert_allclose(fit_normaliser(NormParams(norm="standard"), x).scale, expected**-0.5, rtol=1e-5)
+
+
+def test_more_rows_than_are_read_at_a_time_are_measured_whole() -> None:
+    x = np.random.default_rng(5).normal(size=(2 * CHUNK + 300, 6)).astype(np.float32)
+    x[CHUNK:] *= 3
+    x[2 * CHUNK :] += 2500
+    made = fit_normaliser(NormParams(norm="standard", shrinkage=0.0), x)
+    wide = x.astype(np.float64)
+    np.testing.assert_allclose(made.mean, wide.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(made.scale, 1 / wide.std(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(made(x), (wide - wide.mean(axis=0)) / wide.std(axis=0), atol=1e-3)
+
+
+def test_what_went_through_layer_norm_already_is_not_put_through_it_again() -> None:
+    x = rows()[:, :7]
+    layered = fit_normaliser(NormParams(norm="layer"), x)(x)
+    made, again = (fit_normaliser(NormParams(), a, layered=b) for a, b in ((x, False), (3 * layered + 1, True)))
+    assert made.scale is not None
+    assert made.mean is not None
+    np.testing.assert_allclose(3 * again.scale, made.scale, rtol=1e-4)
+    np.testing.assert_allclose(again.mean, 3 * made.mean + 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("eps", [1e-6, 0.5])
+def test_layer_norms_epsilon_is_added_to_the_variance(eps: float) -> None:
+    x = np.random.default_rng(6).normal(size=(5, 8)).astype(np.float32)
+    expected = torch.nn.functional.layer_norm(torch.from_numpy(x), (8,), eps=eps).numpy()
+    np.testing.assert_allclose(fit_normaliser(NormParams(norm="layer", norm_eps=eps), x)(x), expected, atol=1e-5)

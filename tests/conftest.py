@@ -1,7 +1,12 @@
-"""Reports to fill a store with."""
+"""Reports to fill a store with, and disks that are soon full."""
 
+import os
+import shutil
+import subprocess
+import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -45,3 +50,34 @@ def make_report() -> Callable[..., Report]:
         return Report(**(fields | given))
 
     return make
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Mounts a disk of a size, as in "2m"; called again it changes the size. Where no disk can be mounted a
+    developer's machine leaves the test out, and CI fails: it must not go unseen that nobody runs it."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    become = [] if os.getuid() == 0 else ["sudo", "-n"]
+    mounted = False
+
+    def mount(size: str) -> Path:
+        nonlocal mounted
+        options = f"remount,size={size}" if mounted else f"size={size}"
+        if (why := _cannot([*become, "mount", "-t", "tmpfs", "-o", options, "none", str(place)])) is not None:
+            message = f"a small disk cannot be mounted: {why}"
+            (pytest.fail if os.environ.get("CI") and sys.platform == "linux" else pytest.skip)(message)
+        mounted = True
+        return place
+
+    yield mount
+    if mounted:
+        subprocess.run([*become, "umount", "-l", str(place)], check=True, timeout=30)
+
+
+def _cannot(command: list[str]) -> str | None:
+    """Why a command fails; None where it does not."""
+    if shutil.which(command[0]) is None:
+        return f"there is no {command[0]} here"
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
+    return (done.stderr.strip() or f"code {done.returncode}") if done.returncode else None

@@ -89,22 +89,29 @@ def terminal() -> Callable[..., Ran]:
             env=os.environ | {"COLUMNS": str(width), "LINES": "50", "TERM": "xterm"} | environment,
         )  # fmt: skip
         os.close(slave)
-        shown, typed, deadline = b"", False, time.monotonic() + 60
-        while time.monotonic() < deadline:
-            if type_in and not typed and b"[y/N]" in shown:
-                os.write(master, type_in.encode())
-                typed = True
-            if not select.select([master], [], [], 0.05)[0]:
-                continue
-            try:
-                piece = os.read(master, 65536)
-            except OSError:  # the other end is closed
-                break
-            if not piece:
-                break
-            shown += piece
-        os.close(master)
-        return Ran(process.wait(10), shown.decode().replace("\r\n", "\n"), "")
+        shown, due, deadline = b"", 0.0, time.monotonic() + 60
+        try:
+            while True:
+                assert time.monotonic() < deadline, f"it does not end; so far: {shown.decode()}"
+                if type_in and b"[y/N]" in shown and time.monotonic() > due:
+                    os.write(master, type_in.encode())
+                    # Ctrl-C that comes between the question and the waiting for an answer goes by Python: once more.
+                    due = time.monotonic() + 2 if type_in == "\x03" else deadline
+                if not select.select([master], [], [], 0.05)[0]:
+                    continue
+                try:
+                    piece = os.read(master, 65536)
+                except OSError:  # it has closed the other end
+                    break
+                if not piece:
+                    break
+                shown += piece
+            code = process.wait(10)  # before our end is closed, which would hang it up and give a code of its own
+        finally:
+            process.kill()
+            process.wait(10)
+            os.close(master)
+        return Ran(code, shown.decode().replace("\r\n", "\n"), "")
 
     return invoke
 

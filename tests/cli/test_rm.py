@@ -103,12 +103,24 @@ def test_nothing_is_removed_without_a_name_or_a_filter(cli, registry: Path) -> N
     assert len(stored(registry)) == 20
 
 
-@pytest.mark.parametrize(("answer", "left"), [("n\n", 20), ("\n", 20), ("\x04", 20), ("\x03", 20), ("y\n", 16)])
-def test_rm_shows_what_would_go_and_asks(terminal, registry: Path, answer: str, left: int) -> None:
+@pytest.mark.parametrize(
+    ("answer", "left", "code", "last"),
+    [
+        ("n\n", 20, 1, "error: nothing was removed"),
+        ("\n", 20, 1, "error: nothing was removed"),
+        ("\x04", 20, 130, "error: interrupted"),
+        ("\x03", 20, 130, "error: interrupted"),
+        ("y\n", 16, 0, "removed: 4 runs, files: 0"),
+    ],
+)
+def test_rm_shows_what_would_go_and_asks(
+    terminal, registry: Path, answer: str, left: int, code: int, last: str
+) -> None:
     ran = terminal("rm", "--task", "hsn", "--db", registry, width=200, type_in=answer)
     assert ran.out.count("hsn") >= 4
     assert "these 4 runs" in ran.out
-    assert (ran.code == 0) == (left == 16)
+    assert ran.code == code
+    assert last in ran.lines[-1], "after an answer without a line of its own it stands behind the question"
     assert len(stored(registry)) == left
 
 

@@ -57,4 +57,4 @@ def start(tmp_path: Path) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
     for process in running:
         if process.poll() is None:
             process.kill()
-            process.communicate()
+            process.communicate(timeout=60)

@@ -28,14 +28,20 @@ def expected(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> np.n
     return np.array(extract(task, Bands(), "test", np.arange(60), {}, options, Silent()).pooled)
 
 
-def until(condition: Callable[[], bool]) -> None:
-    """Waits; a hang is ended by the test run's own limit."""
+def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
     while not condition():
+        assert time.monotonic() < deadline, f"after {seconds:g} s not yet"
         time.sleep(0.01)
 
 
+def ended(process: "subprocess.Popen[str]") -> str:
+    """What it said until its end, which comes within two minutes."""
+    return process.communicate(timeout=120)[0]
+
+
 def finish(process: "subprocess.Popen[str]") -> str:
-    output, _ = process.communicate()
+    output = ended(process)
     assert process.returncode == 0, output
     return output
 
@@ -58,7 +64,7 @@ def test_killed_at_random_moments_and_resumed_equals_uninterrupted(
         until(lambda: encoded(log) > before + rng.choice((0, 2, 6)) or process.poll() is not None)  # noqa: B023
         time.sleep(rng.random() * 0.03)
         process.kill()
-        process.communicate()
+        ended(process)
         assert sum(v.damaged for v in verify(tmp_path / "cache")) == 0, f"after kill {kill}"
     finish(start(**given))
     result = np.load(tmp_path / "out.npz")
@@ -103,7 +109,7 @@ def test_who_waits_takes_over_when_the_other_dies(
     assert f"is being extracted by process {a.pid} on " in said
     assert "waiting for it" in said
     a.kill()
-    a.communicate()
+    ended(a)
     finish(b)
     np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["pooled"], expected)
     assert 60 <= encoded(logs[0]) + encoded(logs[1]) <= 64, "what the first had written is not computed again"
@@ -123,7 +129,7 @@ def test_however_a_run_ends_no_worker_and_no_file_is_left(
     until(lambda: (tmp_path / "cache").exists() and len(psutil.Process(process.pid).children()) == 2)
     workers = psutil.Process(process.pid).children()
     process.send_signal(how)
-    output, _ = process.communicate()
+    output = ended(process)
     assert process.returncode != 0
     _gone, alive = psutil.wait_procs(workers, timeout=30)
     assert not alive
@@ -147,7 +153,7 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written_is_believed(
         root=recordings, cache=cache, out=tmp_path / "out.npz", options={"workers": 0, "batch_size": 4}
     )  # fmt: skip
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (16 * 64, 16 * 64))
-    output, _ = process.communicate()
+    output = ended(process)
     assert process.returncode == 1
     assert f"Error: cannot write features to '{entry}': File too large; make room" in output
     assert "Traceback" not in output
@@ -159,25 +165,23 @@ def test_a_full_disk_is_one_clear_line_and_nothing_half_written_is_believed(
 
 @pytest.mark.parametrize("pages", [0, 1, 2, 3])
 def test_a_full_disk_under_the_cache_is_one_clear_line_whichever_file_it_meets(
-    recordings: Path, tmp_path: Path, start: Start, expected: np.ndarray, pages: int
+    recordings: Path,
+    tmp_path: Path,
+    small_disk: Callable[[str], Path],
+    start: Start,
+    expected: np.ndarray,
+    pages: int,
 ) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "none", str(disk)]
-    if os.getuid() or subprocess.run(mount, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
-        room = os.statvfs(disk).f_bavail - pages
-        (disk / "filler").write_bytes(b"x" * (room * os.statvfs(disk).f_bsize))
-        given = {"root": recordings, "cache": disk / "cache", "options": {"workers": 0, "batch_size": 4}}
-        process = start(**given, out=tmp_path / "out.npz")
-        output, _ = process.communicate()
-        assert process.returncode == 1, output
-        assert "No space left on device" in output
-        assert "Traceback" not in output
-        (disk / "filler").unlink()
-        finish(start(**given, out=tmp_path / "out.npz"))
-        np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["pooled"], expected)
-        assert sum(v.damaged for v in verify(disk / "cache")) == 0
-    finally:
-        subprocess.run(["umount", "-l", str(disk)], check=True)
+    disk = small_disk("256k")
+    room = os.statvfs(disk).f_bavail - pages
+    (disk / "filler").write_bytes(b"x" * (room * os.statvfs(disk).f_bsize))
+    given = {"root": recordings, "cache": disk / "cache", "options": {"workers": 0, "batch_size": 4}}
+    process = start(**given, out=tmp_path / "out.npz")
+    output = ended(process)
+    assert process.returncode == 1, output
+    assert "No space left on device" in output
+    assert "Traceback" not in output
+    (disk / "filler").unlink()
+    finish(start(**given, out=tmp_path / "out.npz"))
+    np.testing.assert_array_equal(np.load(tmp_path / "out.npz")["pooled"], expected)
+    assert sum(v.damaged for v in verify(disk / "cache")) == 0

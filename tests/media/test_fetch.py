@@ -116,11 +116,15 @@ def test_a_fetch_that_was_killed_goes_on_where_it_stopped(server, hub, tmp_path)
         f"fetch.copy(hub, hub.files('HSN'), 'HSN', Path({str(tmp_path)!r}), Silent())\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program])
-    while len(server.requests) < 16:  # twelve answered, and each of the four connections waits for one more
-        assert process.poll() is None
-        time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    deadline = time.monotonic() + 60
+    try:
+        while len(server.requests) < 16:  # twelve answered, and each of the four connections waits for one more
+            assert process.poll() is None
+            assert time.monotonic() < deadline, f"{len(server.requests)} requests only"
+            time.sleep(0.02)
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
     already = sum(p.stat().st_size for p in (tmp_path / "HSN").iterdir())
     assert 0 < already < TOTAL
     assert fetch.read_manifest(tmp_path / "HSN") is None

@@ -8,6 +8,7 @@ import dataclasses
 import random
 import sys
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from benchkit.records.report import Cell, Report
@@ -25,13 +26,14 @@ SELECT seed FROM seeds WHERE
 """
 
 
-def work(registry: str, report: str, n: int) -> int:
-    """How many cells it computed."""
+def work(registry: str, report: str, n: int, began: Callable[[], object] = lambda: None) -> int:
+    """How many cells it computed. began: called before the first is claimed."""
     model, done = Report.from_json(Path(report).read_text()), 0
     with open_store(registry) as store:
         owner = Owner.this_process()
         with heartbeat(store, owner):
             release_dead(store)
+            began()
             while free := [row[0] for row in store.execute(FREE, (n,)).fetchall()]:
                 start = random.randrange(len(free))
                 wanted = [Cell("t", "m", "c", 1, seed) for seed in free[start : start + 50]]

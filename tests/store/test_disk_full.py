@@ -3,10 +3,8 @@
 import contextlib
 import hashlib
 import os
-import shutil
 import sqlite3
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,17 +26,9 @@ FULL = "disk is full|No space left"
 
 
 @pytest.fixture
-def disk(tmp_path: Path) -> Iterator[Path]:
+def disk(small_disk: Callable[[str], Path]) -> Path:
     """Two megabytes."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(place)]
-    if shutil.which("mount") is None or os.getuid() or subprocess.run(command, check=False).returncode:
-        pytest.skip("mounting a small disk needs root")
-    try:
-        yield place
-    finally:
-        subprocess.run(["umount", "-l", str(place)], check=True)
+    return small_disk("2m")
 
 
 def fill(disk: Path, leave: int = 0) -> Path:

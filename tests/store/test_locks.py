@@ -142,18 +142,23 @@ def test_the_end_of_a_transaction_waits_for_readers_on_a_rollback_journal(
 
 
 def test_ctrl_c_ends_the_waiting(path: Path) -> None:
-    code = "import sys\nfrom benchkit.store import open_store\ns = open_store(sys.argv[1])\nprint('open', flush=True)\n"
-    code += "with s.write():\n    pass\n"
+    code = (
+        "import sys\nfrom benchkit.store import connection, open_store\nconnection.SAY_SO = 0.0\n"
+        "s = open_store(sys.argv[1])\nwith s.write():\n    print('written', flush=True)\n"
+    )
+    command = [sys.executable, "-c", code, str(path)]
     with held(path):
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-        )
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         with process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"open\n"
-            time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) != 0, "long before the other lets go"
+            assert process.stderr is not None
+            try:
+                assert "is being written by another process: waiting for it" in process.stderr.readline()
+                process.send_signal(signal.SIGINT)
+                out, err = process.communicate(timeout=20)  # long before the other lets go
+            finally:
+                process.kill()
+        assert (process.returncode, out) == (-signal.SIGINT, "")
+        assert err.rstrip().endswith("KeyboardInterrupt")
 
 
 @pytest.mark.parametrize("old", [False, True], ids=["creating", "migrating"])

@@ -125,6 +125,57 @@ def test_more_metrics_of_a_newer_benchkit_are_no_conflict(mine: Path, theirs: Pa
     assert bring(mine, theirs).same == 2
 
 
+@pytest.mark.parametrize(
+    ("there", "same"),
+    [(0.9, True), (0.9 + 1e-13, True), (0.9 + 1e-8, False), (0.9001, False), (0.8999, False), (0.91, False)],
+)
+def test_only_what_rounding_does_counts_as_the_same_result(
+    mine: Path, tmp_path: Path, add: Add, there: float, same: bool
+) -> None:
+    with open_store(tmp_path / "near.sqlite") as store:
+        add(store, 0, metrics=[Metric("macro_f1", 0.45), Metric("top1", there)])
+    merged = bring(mine, tmp_path / "near.sqlite")
+    assert (merged.same, len(merged.conflicts)) == (int(same), int(not same))
+    with open_store(mine) as store:
+        assert store.execute("SELECT value FROM results WHERE seed = 0").fetchone() == (0.9,)
+
+
+@pytest.mark.parametrize(("there", "same"), [(0.0, True), (1e-13, True), (1e-9, False), (-1e-9, False)])
+def test_a_result_of_0_is_the_same_but_for_rounding(tmp_path: Path, add: Add, there: float, same: bool) -> None:
+    for name, value in (("a", 0.0), ("b", there)):
+        with open_store(tmp_path / f"{name}.sqlite") as store:
+            add(store, 0, metrics=[Metric("top1", value)])
+    assert bring(tmp_path / "a.sqlite", tmp_path / "b.sqlite").same == int(same)
+
+
+@pytest.mark.parametrize(
+    ("differs", "words"),
+    [
+        ({"metrics": [Metric("macro_f1", 0.4501), Metric("top1", 0.9)]}, "macro_f1 0.45 here, 0.4501 there"),
+        ({"n_test": 598}, "test examples 597 here, 598 there"),
+        ({"task_fingerprint": "d2"}, "data d1 here, d2 there"),
+        ({"model_fingerprint": "m2"}, "weights m1 here, m2 there"),
+        ({"primary": "macro_f1"}, "primary metric top1 here, macro_f1 there"),
+    ],
+)
+def test_whatever_of_a_result_differs_is_a_conflict_that_says_so(
+    mine: Path, tmp_path: Path, add: Add, differs: dict[str, Any], words: str
+) -> None:
+    with open_store(tmp_path / "other.sqlite") as store:
+        add(store, 0, **differs)
+    (conflict,) = bring(mine, tmp_path / "other.sqlite").conflicts
+    assert words in conflict
+
+
+def test_a_superseded_run_here_that_has_their_result_makes_it_the_same(mine: Path, tmp_path: Path, add: Add) -> None:
+    with open_store(mine) as store:
+        add(store, 0, 0.7, finished_at="2027-01-01T00:00:00.000000+00:00")
+    with open_store(tmp_path / "other.sqlite") as store:
+        add(store, 0, 0.9)
+    merged = bring(mine, tmp_path / "other.sqlite")
+    assert (merged.same, merged.conflicts) == (1, [])
+
+
 def test_trainings_and_diagnoses_come_once_with_their_rows(mine: Path, theirs: Path, make_report: Any) -> None:
     environment = make_report().environment
     times = {"started_at": "2026-01-01T00:00:00", "finished_at": "2026-01-01T00:00:09"}

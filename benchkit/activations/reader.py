@@ -6,7 +6,7 @@ which are much alike, are spread over many batches. Reading and shuffling happen
 """
 
 import threading
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -28,10 +28,12 @@ def shuffled(
     epochs: int | None,
     skip: int,
     buffer_bytes: int,
+    before: Callable[[int], None] | None = None,
 ) -> Generator[Float32[np.ndarray, "B D"], None, None]:
     """Batches of float32 vectors, the same for the same arguments. The last batch of an epoch may be smaller.
 
     first: tokens before this one are left out. epochs: None is without end. skip: batches left out at the beginning.
+    before: is called in the reader's thread with a shard's number, each time before some of it is read.
     """
     per_epoch = -(-sum(len(s) for s in shards) * (shards[0].shape[1] - first) // batch_size) if shards else 0
     if not per_epoch:
@@ -42,7 +44,8 @@ def shuffled(
     def batches() -> Iterator[Float32[np.ndarray, "B D"]]:
         number, left = epoch, skip
         while epochs is None or number < epochs:
-            for batch in _epoch(shards, first, batch_size, np.random.default_rng([seed, number]), buffer_bytes):
+            rng = np.random.default_rng([seed, number])
+            for batch in _epoch(shards, first, batch_size, rng, buffer_bytes, before):
                 if stopped.is_set():
                     return
                 if left:
@@ -59,15 +62,26 @@ def views_of(
     shards: Sequence[Float[np.ndarray, "_ T D"]], examples: Int[np.ndarray, " n"]
 ) -> list[Float[np.ndarray, "_ T D"]]:
     """These examples, ascending and counted through all shards, as views of neighbouring ones: nothing is copied."""
-    views, begin = [], 0
-    for shard in shards:
+    return numbered_views(shards, examples)[1]
+
+
+def numbered_views(
+    shards: Sequence[Float[np.ndarray, "_ T D"]], examples: Int[np.ndarray, " n"]
+) -> tuple[list[int], list[Float[np.ndarray, "_ T D"]]]:
+    """As `views_of`; and of which shard each is."""
+    views: list[np.ndarray] = []
+    numbers: list[int] = []
+    begin = 0
+    for number, shard in enumerate(shards):
         low, high = np.searchsorted(examples, (begin, begin + len(shard)))
         own = examples[low:high] - begin
         plain = np.asarray(shard)  # of a memory map, a slice costs more than of an array
         runs = np.split(own, np.flatnonzero(np.diff(own) != 1) + 1)
-        views += [plain[run[0] : run[-1] + 1] for run in runs if len(run)]
+        some = [plain[run[0] : run[-1] + 1] for run in runs if len(run)]
+        views += some
+        numbers += [number] * len(some)
         begin += len(shard)
-    return views
+    return numbers, views
 
 
 def _epoch(
@@ -76,6 +90,7 @@ def _epoch(
     batch_size: int,
     rng: np.random.Generator,
     buffer_bytes: int,
+    before: Callable[[int], None] | None = None,
 ) -> Iterator[Float[np.ndarray, "B D"]]:
     tokens, dim = shards[0].shape[1] - first, shards[0].shape[2]
     vector_bytes = dim * shards[0].dtype.itemsize
@@ -87,6 +102,8 @@ def _epoch(
     buffer = np.empty((room, dim), shards[0].dtype)
     held = 0
     for s, at in (chunks[i] for i in rng.permutation(len(chunks))):
+        if before is not None:
+            before(s)
         chunk = shards[s][at : at + examples, first:].reshape(-1, dim)
         if held + len(chunk) > room:
             order = rng.permutation(held)

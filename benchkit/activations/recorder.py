@@ -14,6 +14,7 @@ from jaxtyping import Int, Int64
 
 from benchkit.activations.moments import Moments
 from benchkit.activations.recording import Recording
+from benchkit.activations.rounding import Rounding
 from benchkit.activations.shards import FORMAT, SHARD_BYTES, Identity, Shard, ShardWriter, point_folder
 from benchkit.activations.stream import check_points, prefix_tokens, stream_points
 from benchkit.catalog.resolve import resolve
@@ -37,7 +38,7 @@ def record(
     rows: Int[np.ndarray, " n"] | None = None,
     limit: int | None = None,
     seed: int = 0,
-    dtype: Literal["float16", "float32"] = "float16",
+    dtype: Literal["float16", "float32"] = "float32",
     device: str = "cpu",
     batch_size: int | None = None,
     workers: int | None = None,
@@ -49,7 +50,8 @@ def record(
 
     points: names of `Backbone.points()`; 'tokens' is the backbone's own tokens. rows: of the split; None is all of
     them. limit: so many of the rows, drawn with `seed`; a smaller draw is part of a larger one. dtype: as they are
-    stored. shard_bytes: about the size of a shard, which is what a kill can cost for each point.
+    stored; float16 is half as large, and what it loses of each dimension is kept (`RecordedPoint.lost`). shard_bytes:
+    about the size of a shard, which is what a kill can cost for each point.
 
     The folder is made where it is missing. Where it holds the same recording, finished shards and points are kept and
     the rest is recorded; points can be added later. Raises StoreError where it is of another recording or another
@@ -127,6 +129,10 @@ def _conclude(
         for part in merged:
             found, before = getattr(shard, part), merged[part]
             merged[part] = before + found if before and found else found
+    rounding: Rounding | None = None
+    for shard in shards:
+        if shard.rounding:
+            rounding = rounding + shard.rounding if rounding else shard.rounding
     plain = [{"file": s.file, "examples": len(s.rows), "sha256": s.sha256} for s in shards]
     metadata = {
         "format": FORMAT,
@@ -146,6 +152,8 @@ def _conclude(
         "rows": [row for s in shards for row in s.rows],
         "ids": [name for s in shards for name in s.ids],
         "statistics": {part: m.to_record() if m else None for part, m in merged.items()},
+        "rounding": rounding.to_record() if rounding else None,
+        "lost": {str(dim): share for dim, share in rounding.lost.items()} if rounding else {},
     }
     write_atomic(folder / "metadata.json", json.dumps(metadata).encode())
     for shard in shards:

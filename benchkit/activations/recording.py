@@ -5,6 +5,7 @@ for batch in recording["blocks.11.norm2"].batches(4096, seed=0, epochs=1):   # f
 """
 
 import os
+import threading
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,8 +16,8 @@ import numpy as np
 from jaxtyping import Float, Float32, Int, Int64
 
 from benchkit.activations.moments import Moments, Statistics
-from benchkit.activations.reader import BUFFER_BYTES, shuffled, views_of
-from benchkit.activations.shards import FORMAT, point_folder, read_json, sha256_of
+from benchkit.activations.reader import BUFFER_BYTES, numbered_views, shuffled
+from benchkit.activations.shards import FORMAT, READABLE, point_folder, read_json, sha256_of
 from benchkit.errors import BenchkitError, StoreError, did_you_mean
 from benchkit.media.fingerprint import fingerprint
 
@@ -32,7 +33,7 @@ class RecordedPoint:
     def open(folder: Path) -> "RecordedPoint":
         """Raises StoreError where it is not whole, damaged, or written by a newer benchkit."""
         metadata = read_json(folder / "metadata.json")
-        if metadata.get("format") != FORMAT:
+        if metadata.get("format") not in READABLE:
             raise StoreError(f"'{folder}' is of format {metadata.get('format')}, and this benchkit reads {FORMAT}")
         return RecordedPoint(folder, metadata)
 
@@ -98,6 +99,14 @@ class RecordedPoint:
         """Of each example, in the order of the files."""
         return self.metadata["ids"]
 
+    @property
+    def lost(self) -> dict[int, float] | None:
+        """Dimensions of which rounding to `dtype` lost more than 1 % of the variance, the worst first, and how much;
+        None where that is not known (float16 of an earlier benchkit)."""
+        if "lost" not in self.metadata:
+            return {} if self.dtype == "float32" else None
+        return {int(dim): share for dim, share in self.metadata["lost"].items()}
+
     @cached_property
     def statistics(self) -> Statistics:
         """Of every vector."""
@@ -137,15 +146,48 @@ class RecordedPoint:
         buffer_bytes: int = BUFFER_BYTES,
         examples: Int[np.ndarray, " n"] | None = None,
     ) -> Generator[Float32[np.ndarray, "B D"], None, None]:
-        """The vectors in random order, each exactly once an epoch; see benchkit.activations.reader.
+        """The vectors in random order, each exactly once an epoch; see benchkit.activations.reader. Each shard is
+        compared with its checksum before it is read for the first time; StoreError names one that is damaged.
 
         epochs: None is without end. patches: leaves the prefix tokens out. skip: so many batches are left out at the
         beginning, to go on where a run stopped. buffer_bytes: memory that is shuffled in. examples: only these, by
         their place in the files, ascending.
         """
         first = self.prefix_tokens if patches else 0
-        shards = self.shards if examples is None else views_of(self.shards, examples)
-        return shuffled(shards, first, batch_size, seed, epochs, skip, buffer_bytes)
+        chosen = np.arange(self.n_examples) if examples is None else examples
+        numbers, views = numbered_views(self.shards, chosen)
+        return shuffled(
+            views, first, batch_size, seed, epochs, skip, buffer_bytes, lambda view: self.check(numbers[view])
+        )
+
+    def views(self, examples: Int[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, "_ T D"]]:
+        """These examples, ascending and by their place in the files, as views of neighbouring ones, each of a shard
+        whose checksum was compared. Raises StoreError for a damaged one."""
+        for number, view in zip(*numbered_views(self.shards, examples), strict=True):
+            self.check(number)
+            yield view
+
+    def check(self, number: int) -> None:
+        """Compares a shard with its checksum, once for this object; from any thread. Raises StoreError."""
+        with self._checking:
+            if number in self._checked:
+                return
+            shard = self.metadata["shards"][number]
+            path = self.folder / shard["file"]
+            if sha256_of(path) != shard["sha256"]:
+                raise StoreError(
+                    f"'{path}' is not as it was written: its checksum does not match; bring it back from a copy, or "
+                    f"remove '{self.folder}' and record it again"
+                )
+            self._checked.add(number)
+
+    @cached_property
+    def _checked(self) -> set[int]:
+        return set()
+
+    @cached_property
+    def _checking(self) -> threading.Lock:
+        return threading.Lock()
 
     def verify(self) -> list[str]:
         """A line for each shard that is missing or not as it was written. Reads everything."""

@@ -3,7 +3,7 @@
     <recording>/
         recording.json        what is recorded (see Identity); all points have it in common
         <point>/
-            00000.npy         [n, T, D]: the first n examples, little endian float16 or float32
+            00000.npy         [n, T, D]: the first n examples, little endian float32 or float16
             00000.json        which examples these are, the checksum and the statistics: written after the shard
             metadata.json     the whole point: written once every example is there; then the small .json files go
 
@@ -26,10 +26,13 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from benchkit.activations.moments import Moments
+from benchkit.activations.rounding import Rounding
 from benchkit.errors import DataError, PluginError, StoreError
 from benchkit.machine.files import fsync_folder, write_atomic
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, FORMAT)
+"""1: of float16 it was not kept how much rounding lost."""
 SHARD_BYTES = 1 << 28
 """About how large a shard is."""
 FLOAT16_MOST = 65_504.0
@@ -99,16 +102,19 @@ class Shard:
     prefix: Moments | None
     """Of the tokens before the patches, where there are any."""
     patches: Moments
+    rounding: Rounding | None = None
+    """Of all its vectors; None where nothing was rounded."""
 
     def to_record(self) -> dict[str, Any]:
-        moments = {"prefix": self.prefix.to_record() if self.prefix else None, "patches": self.patches.to_record()}
+        parts = {k: part.to_record() if (part := getattr(self, k)) else None for k in ("prefix", "patches", "rounding")}
         plain = {k: getattr(self, k) for k in ("file", "rows", "ids", "tokens", "dim", "sha256")}
-        return plain | moments
+        return plain | parts
 
     @staticmethod
     def from_record(r: Mapping[str, Any]) -> "Shard":
         made = {k: Moments.from_record(r[k]) if r[k] else None for k in ("prefix", "patches")}
-        return Shard(**(dict(r) | made))
+        rounding = Rounding.from_record(r["rounding"]) if r.get("rounding") else None
+        return Shard(**(dict(r) | made | {"rounding": rounding}))
 
 
 def point_folder(root: Path, point: str) -> Path:
@@ -155,6 +161,7 @@ class ShardWriter:
         self._file: io.FileIO | None = None
         self._rows: list[int] = []
         self._moments: list[Moments | None] = [None, None]
+        self._rounding: Rounding | None = None
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -181,7 +188,7 @@ class ShardWriter:
         at = 0
         while at < len(rows):
             part = slice(at, at + size - len(self._rows))
-            self._append(rows[part], stored[part])
+            self._append(rows[part], stored[part], activations[part])
             at += len(rows[part])
             if len(self._rows) == size:
                 self._finish()
@@ -204,7 +211,9 @@ class ShardWriter:
             )
         return stored
 
-    def _append(self, rows: Int64[np.ndarray, " B"], stored: Float[np.ndarray, "B T D"]) -> None:
+    def _append(
+        self, rows: Int64[np.ndarray, " B"], stored: Float[np.ndarray, "B T D"], given: Float32[np.ndarray, "B T D"]
+    ) -> None:
         with _explained(self.folder):
             if self._file is None:
                 self._file = io.FileIO(self._partial, "w")
@@ -217,6 +226,9 @@ class ShardWriter:
             found = Moments.of(part.reshape(-1, dim))
             before = self._moments[i]
             self._moments[i] = found if before is None else before + found
+        if self.dtype.itemsize < 4:
+            lost = Rounding.of(given.reshape(-1, dim), stored.reshape(-1, dim))
+            self._rounding = lost if self._rounding is None else self._rounding + lost
 
     def _finish(self) -> None:
         patches = self._moments[1]
@@ -233,11 +245,12 @@ class ShardWriter:
             fsync_folder(self.folder)
         shard = Shard(
             name, self._rows, [self.ids[row] for row in self._rows], *self._shape, digest,
-            self._moments[0] if self.prefix else None, patches,
+            self._moments[0] if self.prefix else None, patches, self._rounding,
         )  # fmt: skip
         write_atomic(self.folder / f"{self._number:05d}.json", json.dumps(shard.to_record()).encode())
         self.shards.append(shard)
-        self._file, self._rows, self._moments, self._number = None, [], [None, None], self._number + 1
+        self._file, self._rows, self._number = None, [], self._number + 1
+        self._moments, self._rounding = [None, None], None
 
     @property
     def _partial(self) -> str:

@@ -13,6 +13,9 @@ class Activation(Enum):
     relu = "relu"
     topk = "topk"
     batchtopk = "batchtopk"
+    matryoshka = "matryoshka"
+    jumprelu = "jumprelu"
+    gated = "gated"
 
 
 class Normalise(Enum):
@@ -26,6 +29,12 @@ class Decay(Enum):
     constant = "constant"
     cosine = "cosine"
     linear = "linear"
+
+
+class Precision(Enum):
+    float32 = "float32"
+    tf32 = "tf32"
+    bfloat16 = "bfloat16"
 
 
 Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")]
@@ -45,9 +54,15 @@ def train(
     activation: Annotated[list[Activation] | None, typer.Option(help="Default: topk. Repeatable.")] = None,
     width: Annotated[list[int] | None, typer.Option(help="Units (default: 8 x dimension). Repeatable.")] = None,
     k: Annotated[
-        list[int] | None, typer.Option(help="Active units a vector, of topk and batchtopk (default: 32). Repeatable.")
+        list[int] | None,
+        typer.Option(help="Active units a vector, of topk, batchtopk and matryoshka (default: 32). Repeatable."),
     ] = None,
-    l1: Annotated[list[float] | None, typer.Option(help="Weight of the L1 penalty, of relu. Repeatable.")] = None,
+    l1: Annotated[
+        list[float] | None, typer.Option(help="Weight of the L1 penalty, of relu and gated. Repeatable.")
+    ] = None,
+    l0: Annotated[
+        list[float] | None, typer.Option(help="Weight of the number of active units, of jumprelu. Repeatable.")
+    ] = None,
     normalise: Annotated[
         list[Normalise] | None, typer.Option(help="Of the input (default: dimension). Repeatable.")
     ] = None,
@@ -58,7 +73,14 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, help="Ends there, before the last epoch does.")] = None,
     warmup: Annotated[float, typer.Option(help="Share of the steps in which the learning rate rises.")] = 0.05,
     decay: Annotated[Decay, typer.Option(help="Of the learning rate, after that.")] = Decay.linear,
-    l1_warmup: Annotated[float, typer.Option(help="Share of the steps in which the L1 weight rises.")] = 0.05,
+    l1_warmup: Annotated[float, typer.Option(help="Share of the steps in which the L1 or L0 weight rises.")] = 0.05,
+    bandwidth: Annotated[float, typer.Option(help="Of jumprelu's stand-in for a derivative.")] = 0.05,
+    nested: Annotated[
+        list[float] | None,
+        typer.Option(
+            help="Share of the units that matryoshka reconstructs with, too (default: 1/16 to 1/2). Repeatable."
+        ),
+    ] = None,
     aux: Annotated[float, typer.Option(help="Weight of the auxiliary loss for dead units; 0 is none.")] = 0.03125,
     aux_k: Annotated[int | None, typer.Option(min=1, help="Dead units it uses (default: dimension / 2).")] = None,
     dead_after: Annotated[
@@ -75,6 +97,9 @@ def train(
     all_tokens: Annotated[bool, typer.Option("--all-tokens", help="Train on class tokens and registers, too.")] = False,
     order: Annotated[int, typer.Option(min=0, help="Seed of the order of the vectors, and of what is held out.")] = 0,
     log_every: Annotated[int | None, typer.Option(min=1, help="Steps between logs (default: 50 logs in all).")] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of matrix products while training; weights and metrics are float32.")
+    ] = Precision.float32,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
     db: Db = None,
 ) -> None:
@@ -86,21 +111,23 @@ def train(
     from benchkit.progress import for_stream
     from benchkit.sae import TrainConfig, product
     from benchkit.sae import train as trained
+    from benchkit.sae.config import NESTED, SPARSITY
     from benchkit.sae.registry import seal_trainings
     from benchkit.store import check_place, open_store, side_folder, store_path
 
     recording = Recording.open(on)
     data = recording[point] if point else recording.only
     kinds: Any = [a.value for a in activation or [Activation.topk]]
-    if k is None and any(kind != "relu" for kind in kinds):
+    if k is None and any(SPARSITY[kind] == "k" for kind in kinds):
         k = [32]
     configs = product(
         kinds, width or [8 * data.dim], k or [], l1 or [], [n.value for n in normalise or [Normalise.dimension]],
-        lr or [3e-4], seed or [0],
+        lr or [3e-4], seed or [0], l0 or [],
     )  # fmt: skip
     shared = TrainConfig(
         batch_size=batch_size, epochs=epochs, steps=steps, warmup=warmup, decay=decay.value, l1_warmup=l1_warmup,
         aux=aux, aux_k=aux_k, dead_after=dead_after, clip=clip, patches=not all_tokens, seed=order, held_out=held_out,
+        bandwidth=bandwidth, nested=tuple(nested) if nested else NESTED, precision=precision.value,
     )  # fmt: skip
     where, path = resolve_device(device), store_path(db)
     check_place(path)
@@ -112,7 +139,7 @@ def train(
     seal_trainings(outcome, side_folder(path) / "inbox", where)
     with open_store(path):  # takes them in
         pass
-    _print((t.path.stem, "", t.record["metrics"]) for t in outcome.trained)
+    _print(ranked((t.path.stem, "", t.record["metrics"]) for t in outcome.trained))
     if not outcome.fresh:
         print(f"'{to}' was trained before", file=sys.stderr)
     print(f"use one as the scorer 'sae:{outcome.trained[0].path}'", file=sys.stderr)
@@ -121,22 +148,42 @@ def train(
 
 
 def ls(db: Db = None) -> None:
-    """Lists the autoencoders of the registry with the metrics of the results, the newest first."""
+    """Lists the autoencoders of the registry with the metrics of the results: activations by their newest one, and
+    of each the autoencoders by the explained variance of x, the best first."""
     from benchkit.sae.registry import trainings
     from benchkit.store import open_store
 
     with open_store(db, create=False) as store:
         found = trainings(store)
-    _print((t.name, f"{t.model} at {t.point} on {t.task}", t.metrics) for t in found)
+    _print(ranked((t.name, f"{t.model} at {t.point} on {t.task}", t.metrics) for t in found))
     print(f"{len(found)} autoencoders", file=sys.stderr)
 
 
-def _print(rows: Iterable[tuple[str, str, Mapping[str, Any]]]) -> None:
+Row = tuple[str, str, Mapping[str, Any]]
+
+
+def ranked(rows: Iterable[Row]) -> list[Row]:
+    """Rows of the same activations together, in the order in which those come first; within them by the explained
+    variance of x, mean over dimensions, of held-out examples where there are some: the highest first."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(row[1], []).append(row)
+
+    def of_x(row: Row) -> float:
+        name = "explained_variance_x"
+        return float(row[2].get(f"held_out_{name}", row[2].get(name, float("-inf"))))
+
+    return [row for group in groups.values() for row in sorted(group, key=of_x, reverse=True)]
+
+
+def _print(rows: Iterable[Row]) -> None:
     from benchkit.reading.tables import emit, text_table
 
     columns = {
-        "mse": "mse", "explained_variance": "explained", "l0": "L0", "l1": "L1", "dead": "dead",
-        "held_out_mse": "held-out mse", "held_out_explained_variance": "held-out explained",
+        "held_out_explained_variance_x": "held-out explained of x", "explained_variance_x": "explained of x",
+        "explained_variance_pooled": "explained, pooled", "mse": "mse of z", "explained_variance": "explained of z",
+        "l0": "L0", "l1": "L1", "dead": "dead", "dead_in_training": "dead in training",
+        "held_out_mse": "held-out mse of z", "held_out_explained_variance": "held-out explained of z",
         "held_out_l0": "held-out L0", "held_out_dead": "held-out dead",
         "correlation": "correlation", "coherence": "coherence", "decoder_norm": "decoder norm",
         "gradient_norm": "gradient norm",

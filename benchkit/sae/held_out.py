@@ -11,7 +11,6 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from benchkit.activations.moments import Moments, mean_and_variance_without
-from benchkit.activations.reader import views_of
 from benchkit.activations.recording import RecordedPoint
 from benchkit.errors import BenchkitError
 
@@ -51,7 +50,7 @@ def training_statistics(
     which alone are read."""
     whole = (data.patch_statistics if patches else data.statistics).moments
     first, held = data.prefix_tokens if patches else 0, Moments.none(data.dim)
-    for view in views_of(data.shards, parts.held_out):
+    for view in data.views(parts.held_out):
         vectors = view[:, first:].reshape(-1, data.dim)
         held = held + Moments.of(vectors)
         progressed(len(vectors))

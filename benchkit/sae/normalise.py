@@ -4,6 +4,8 @@ none        z = x
 dimension   z = (x - mean) / std, each dimension by itself
 layernorm   z = (x - m) / sqrt(v + 1e-5), m and v the mean and variance of the vector's own dimensions
 whiten      z = (x - mean) W, W = V / sqrt(variances of the principal components): PCA whitening
+A reconstruction's error in x is what the same map, without its shift, makes of an error in z backwards
+(`error_of_x`): nothing is a difference of large numbers, wherever a dimension lies.
 
 Mean, standard deviation and covariance are those of the examples to train on. In `dimension`, a dimension that never
 changes is only centred. In `whiten`, a component whose variance is below 1e-4 of the median component's is divided as
@@ -32,7 +34,8 @@ def fit_normalisation(
     variance: Float64[np.ndarray, " D"],
     covariance: Float64[np.ndarray, "D D"] | None,
 ) -> dict[str, Float32[np.ndarray, "..."]]:
-    """The tensors that `normalised` needs: `mean`, `std`, `whitening`. covariance: for whiten alone."""
+    """The tensors that `normalised` needs: `mean`, `std`, `whitening` and its inverse `unwhitening`. covariance: for
+    whiten alone."""
     if how in ("none", "layernorm"):
         return {}
     centre = mean.astype(np.float32)
@@ -47,7 +50,11 @@ def fit_normalisation(
     if not typical > 0:
         raise DataError("the activations are all alike: there is nothing to whiten")
     scale = np.sqrt(np.maximum(variances, FLOOR * typical))
-    return {"mean": centre, "whitening": (vectors / scale).astype(np.float32)}
+    return {
+        "mean": centre,
+        "whitening": (vectors / scale).astype(np.float32),
+        "unwhitening": (vectors * scale).T.astype(np.float32),
+    }
 
 
 def covariance_about(
@@ -72,3 +79,28 @@ def normalised(x: "Tensor", how: Normalisation, tensors: "Mapping[str, Tensor]")
         return (x - tensors["mean"]) @ tensors["whitening"]
     centred = x - x.mean(dim=1, keepdim=True)
     return centred / (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt()
+
+
+def error_of_x(error: "Tensor", x: "Tensor", how: Normalisation, tensors: "Mapping[str, Tensor]") -> "Tensor":
+    """What an error of the reconstruction of z is as one of x, [B, D], in float64. x: the vectors themselves, whose own
+    scale layernorm took away."""
+    e = error.double()
+    if how == "none":
+        return e
+    if how == "dimension":
+        return e * tensors["std"].double()
+    if how == "whiten":
+        inverse = tensors["unwhitening"] if "unwhitening" in tensors else tensors["whitening"].double().inverse()
+        return e @ inverse.double()
+    centred = x.double() - x.double().mean(dim=1, keepdim=True)
+    return e * (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt()
+
+
+def denormalised(z_hat: "Tensor", x: "Tensor", how: Normalisation, tensors: "Mapping[str, Tensor]") -> "Tensor":
+    """The reconstruction of x that one of z is, [B, D], in float32."""
+    made = error_of_x(z_hat, x, how, tensors)
+    if how in ("dimension", "whiten"):
+        made = made + tensors["mean"].double()
+    elif how == "layernorm":
+        made = made + x.double().mean(dim=1, keepdim=True)
+    return made.float()

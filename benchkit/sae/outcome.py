@@ -1,13 +1,21 @@
-"""The folder of a training: whose it is, and what the training came to."""
+"""The folder of a training: whose it is, what is done in it, and what the training came to.
+
+<to>/training.json          what is trained on what, and each autoencoder that is done
+<to>/checkpoint.pt          those that are under way; written now and then and at Ctrl-C, removed when they are done
+<to>/<name>.safetensors     one an autoencoder, when it is done
+<to>/states/<name>.pt       the optimiser's state at its end, for more epochs
+"""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from benchkit.activations.shards import read_json, sha256_of
 from benchkit.errors import BenchkitError, FitError, StoreError
 from benchkit.machine.files import write_atomic
+from benchkit.sae.config import SAEConfig
 from benchkit.scorers.saved import read_record
 
 
@@ -23,7 +31,8 @@ class Trained:
 
 @dataclass(frozen=True)
 class Outcome:
-    """failed: name -> why, of those whose training went wrong. wall_s: over all sessions. fresh: trained just now."""
+    """failed: name -> why, of those whose training went wrong. wall_s: over all sessions. fresh: some of it was trained
+    just now."""
 
     trained: list[Trained]
     failed: dict[str, str]
@@ -31,40 +40,92 @@ class Outcome:
     fresh: bool
 
 
-def claim(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """Makes the folder, which is locked, one of this training, and removes what a kill has left half-written. Gives
-    what `done_before` does."""
-    done = done_before(to, identity)
-    for half in to.glob(".*.part"):
-        half.unlink()
-    path = to / "training.json"
-    if not done and not (path.exists() and _begun(to)):
-        write_atomic(path, json.dumps(identity).encode())
-    return done
+@dataclass
+class Folder:
+    """A training's folder, read. identity: what all of its autoencoders share. done: by name, {"steps", "wall_s",
+    "history"} or {"steps", "failed"}."""
 
+    to: Path
+    identity: dict[str, Any]
+    done: dict[str, dict[str, Any]]
 
-def done_before(to: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
-    """What training.json says of the end of this training; None where it is not done. Raises BenchkitError where the
-    folder is of another, of which there is something."""
-    path = to / "training.json"
-    plain = json.loads(json.dumps(identity))
-    try:
-        to.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-        raise StoreError(f"cannot use the folder '{to}': {e.strerror}") from e
-    if not path.exists():
-        return None
-    there = read_json(path)
-    done: dict[str, Any] | None = there.pop("done", None)
-    if there != plain and not (done or _begun(to)):
-        return None
-    if there != plain:
-        old, new = ({**r, **r.get("shared", {}), "shared": None} for r in (there, plain))
-        what = [k for k in new if old.get(k) != new[k]]
-        raise BenchkitError(
-            f"'{to}' is another training (of another {', '.join(what)}): choose another folder, or remove this one"
-        )
-    return done
+    @staticmethod
+    def open(to: Path, identity: Mapping[str, Any]) -> "Folder":
+        """Makes the folder where it is missing. Raises BenchkitError where it is of another training, of which there
+        is something; StoreError where it cannot be used."""
+        plain = json.loads(json.dumps(dict(identity)))
+        try:
+            to.mkdir(parents=True, exist_ok=True)
+        except OSError as e:
+            raise StoreError(f"cannot use the folder '{to}': {e.strerror}") from e
+        path = to / "training.json"
+        if not path.exists():
+            return Folder(to, plain, {})
+        there = read_json(path)
+        done: dict[str, dict[str, Any]] = there.pop("done", {})
+        if there != plain and not (done or _begun(to)):
+            return Folder(to, plain, {})
+        if there != plain:
+            old, new = ({**r, **r.get("shared", {}), "shared": None} for r in (there, plain))
+            what = [k for k in new if old.get(k) != new[k]]
+            raise BenchkitError(
+                f"'{to}' is another training (of another {', '.join(what)}): choose another folder, or remove this one"
+            )
+        return Folder(to, plain, done)
+
+    def claim(self) -> None:
+        """Says whose it is, under its lock, and removes what a kill has left half-written."""
+        for half in self.to.glob(".*.part"):
+            half.unlink()
+        self.write()
+
+    def write(self) -> None:
+        write_atomic(self.to / "training.json", json.dumps({**self.identity, "done": self.done}).encode())
+
+    def state(self, name: str) -> Path:
+        return self.to / "states" / f"{name}.pt"
+
+    def left(self, configs: Sequence[SAEConfig], steps: int) -> dict[int, list[SAEConfig]]:
+        """By the step that they go on from, the autoencoders that are not done. Raises BenchkitError for one that was
+        trained for longer."""
+        found: dict[int, list[SAEConfig]] = {}
+        for config in configs:
+            done = self.done.get(config.name, {})
+            if "failed" in done:
+                continue
+            at = done.get("steps", 0)
+            if at > steps:
+                raise BenchkitError(
+                    f"'{config.name}' in '{self.to}' was trained for {at:,} steps, and {steps:,} are fewer: choose "
+                    "another folder"
+                )
+            if at < steps:
+                if at and not self.state(config.name).exists():
+                    raise BenchkitError(
+                        f"'{config.name}' cannot be trained for more than its {at:,} steps: "
+                        f"'{self.state(config.name)}' is gone; choose another folder"
+                    )
+                found.setdefault(at, []).append(config)
+        return dict(sorted(found.items()))
+
+    def outcome(self, configs: Sequence[SAEConfig], fresh: bool) -> Outcome:
+        """Of these autoencoders, each of which is done. Raises StoreError where a file is gone, FitError where every
+        one went wrong."""
+        trained, failed, wall = [], {}, 0.0
+        for name in (c.name for c in configs):
+            done = self.done[name]
+            wall = max(wall, done.get("wall_s", 0.0))
+            if "failed" in done:
+                failed[name] = done["failed"]
+                continue
+            path = self.to / f"{name}.safetensors"
+            if not path.exists():
+                raise StoreError(f"'{path}' is gone: remove '{self.to / 'training.json'}' to train it anew")
+            history = [(step, metric, value) for step, metric, value in done["history"]]
+            trained.append(Trained(path, sha256_of(path), read_record(path, "sae"), history))
+        if not trained:
+            raise FitError("; ".join(f"{name}: {why}" for name, why in failed.items()))
+        return Outcome(trained, failed, wall, fresh)
 
 
 def _begun(to: Path) -> bool:
@@ -72,20 +133,6 @@ def _begun(to: Path) -> bool:
     return (to / "checkpoint.pt").exists() or any(to.glob("*.safetensors"))
 
 
-def again(to: Path, done: dict[str, Any]) -> Outcome:
-    """The outcome of a training that was done before."""
-    (to / "checkpoint.pt").unlink(missing_ok=True)  # where a kill came between the end and that
-    trained = []
-    for name in done["autoencoders"]:
-        if not (to / name).exists():
-            raise StoreError(f"'{to / name}' is gone: remove '{to / 'training.json'}' to train it anew")
-        history = [(step, metric, value) for step, metric, value in done["history"][name]]
-        trained.append(Trained(to / name, sha256_of(to / name), read_record(to / name, "sae"), history))
-    return some_trained(Outcome(trained, done["failed"], done["wall_s"], False))
-
-
-def some_trained(outcome: Outcome) -> Outcome:
-    """Raises FitError where every one went wrong."""
-    if not outcome.trained:
-        raise FitError("; ".join(f"{name}: {why}" for name, why in outcome.failed.items()))
-    return outcome
+def group_of(configs: Sequence[SAEConfig], start: int, steps: int) -> dict[str, Any]:
+    """What a checkpoint is of, beside the folder's identity."""
+    return {"autoencoders": [asdict(c) for c in configs], "start": start, "steps": steps}

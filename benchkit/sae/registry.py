@@ -23,7 +23,7 @@ def seal_trainings(outcome: Outcome, inbox: Path, device: str) -> None:
                 data_fingerprint=r["data_fingerprint"], model_fingerprint=r["model_fingerprint"],
                 params={**r["autoencoder"], **{f"training.{k}": v for k, v in r["training"].items()},
                         "steps": r["steps"], "dim": r["dim"], "recording": r["recording"],
-                        "split": r["split"],
+                        "split": r["split"], **{k: r[k] for k in ("target", "target_recording") if k in r},
                         "measured_on": r["measured_on"], "held_out_examples": r["held_out_examples"],
                         "held_out_measured_on": r["held_out_measured_on"]},
                 path=str(t.path.absolute()), sha256=t.sha256, environment=environment,
@@ -64,6 +64,6 @@ def trainings(store: Store) -> list[Listed]:
         rows = store.execute(
             "SELECT name, value FROM training_metrics WHERE training_id = ? AND step = ?", (number, params["steps"])
         ).fetchall()
-        name = SAEConfig(**{k: params[k] for k in SAEConfig.__dataclass_fields__}).name
+        name = SAEConfig(**{k: params[k] for k in SAEConfig.__dataclass_fields__ if k in params}).name
         listed.append(Listed(number, name, task, model, point, path, params["steps"], finished, dict(rows)))
     return listed

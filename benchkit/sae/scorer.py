@@ -61,21 +61,20 @@ class SAE(Loaded):
     def __call__(self, activations: Float32[np.ndarray, "B D"]) -> Float32[np.ndarray, "B K"]:
         import torch
 
-        from benchkit.sae.model import activate
+        from benchkit.sae.model import activate, pre_activations
         from benchkit.sae.normalise import normalised
 
         t = self._torch()
-        if activations.shape[1] != len(t["b_dec"]):
+        if activations.shape[1] != len(t["w_enc"]):
             raise FitError(
                 f"the activations have {activations.shape[1]} dimensions, and those of '{self.params.checkpoint}' had "
-                f"{len(t['b_dec'])}: they are of another point or backbone"
+                f"{len(t['w_enc'])}: they are of another point or backbone"
             )
         with torch.inference_mode(), fast_float32(self.device):
             x = torch.from_numpy(np.array(activations)).to(self.device)
             of = {name.removeprefix("normalise."): v for name, v in t.items() if name.startswith("normalise.")}
             z = normalised(x, self.config.normalise, of)
-            pre = (z - t["b_dec"]) @ t["w_enc"] + t["b_enc"]
-            return activate(pre, self.config, t["threshold"], training=False).cpu().numpy()
+            return activate(pre_activations(z, t), self.config, t, training=False).cpu().numpy()
 
     def tensors(self) -> Mapping[str, np.ndarray]:
         if self._tensors is None:

@@ -26,7 +26,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], record: Mapping
     require("safetensors", "benchkit[probes]")
     from safetensors.numpy import save
 
-    plain = {name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}
+    plain = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, **record}, sort_keys=True)
     write_atomic(path, save(plain, metadata={KEY: text}))
 

@@ -23,4 +23,4 @@ def model(shared: Path) -> str:
 def recording(task: str, model: str, tmp_path_factory: pytest.TempPathFactory) -> Recording:
     """12 clips, 5 a shard."""
     to = tmp_path_factory.mktemp("recording") / "here"
-    return record(task, model, POINTS, to, split="clips", limit=12, workers=0, shard_bytes=5 * 257 * 64 * 2)
+    return record(task, model, POINTS, to, split="clips", limit=12, workers=0, shard_bytes=5 * 257 * 64 * 4)

@@ -14,7 +14,7 @@ def benchkit(*words: object) -> subprocess.CompletedProcess[str]:
 def test_record_and_list(task: str, model: str, tmp_path: Path) -> None:
     to = tmp_path / "r"
     words = ("activations", "record", "--task", task, "--model", model, "--split", "clips", "--limit", 3, "--to", to,
-             "--point", "blocks.0.norm2", "--point", "tokens", "--dtype", "float32", "--workers", 0)  # fmt: skip
+             "--point", "blocks.0.norm2", "--point", "tokens", "--workers", 0)  # fmt: skip
     ran = benchkit(*words)
     assert ran.returncode == 0, ran.stderr
     listed = benchkit("activations", "ls", to, "--verify")

@@ -27,15 +27,15 @@ def test_train_and_list(recorded: Path, tmp_path: Path) -> None:
             "JOIN training_metrics ON training_id = id GROUP BY id ORDER BY 1"
         ).fetchall()
         assert [(w, p, names, last) for w, p, _, names, last in rows] == [
-            (32, "blocks.1.resid_post", 14, 6), (48, "blocks.1.resid_post", 14, 6),
+            (32, "blocks.1.resid_post", 20, 6), (48, "blocks.1.resid_post", 20, 6),
         ]  # fmt: skip
-        assert {n for _, _, n, _, _ in rows} == {9 * 2 + 5}
+        assert {n for _, _, n, _, _ in rows} == {9 * 2 + 4 + 7}
         for path, digest in store.execute("SELECT path, sha256 FROM trainings"):
             assert subprocess.check_output(["sha256sum", path], text=True).split()[0] == digest
     listed = benchkit("sae", "ls", "--db", db)
     assert listed.returncode == 0, listed.stderr
     assert "topk-w48-k4-dimension-lr0.0003-s0" in listed.stdout
-    for column in ("held-out explained", "held-out L0", "held-out dead"):
+    for column in ("held-out explained of x", "explained, pooled", "held-out L0", "held-out dead"):
         assert column in listed.stdout
     assert "2 autoencoders" in listed.stderr
 

@@ -66,9 +66,9 @@ def test_correlation(f: np.ndarray, block: int, monkeypatch: pytest.MonkeyPatch)
     c = np.abs(np.corrcoef(x.T))
     n = len(c)
     expected = c[~np.eye(n, dtype=bool)].mean()
-    assert metrics.correlation(torch.from_numpy(f)) == pytest.approx(expected, rel=1e-6)
-    assert metrics.correlation(torch.from_numpy(f[:, 7:9])) == pytest.approx(1)
-    assert metrics.correlation(torch.from_numpy(f[:, 3:6])) == 0
+    assert metrics.correlation(torch.from_numpy(f)) == (pytest.approx(expected, rel=1e-5), 0)
+    assert metrics.correlation(torch.from_numpy(f[:, 7:9])) == (pytest.approx(1, abs=1e-5), 0)
+    assert metrics.correlation(torch.from_numpy(f[:, 3:6])) == (0, 0)
 
 
 @pytest.mark.parametrize("block", [4096, 4])
@@ -89,3 +89,25 @@ def test_decoder_norm(decoder: np.ndarray) -> None:
 def test_gradient_norm(decoder: np.ndarray, z: np.ndarray) -> None:
     expected = np.linalg.norm(np.concatenate([decoder.ravel(), z.ravel()]))
     assert metrics.gradient_norm([torch.from_numpy(decoder), torch.from_numpy(z)]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_correlation_of_a_sample_of_units_comes_with_its_error() -> None:
+    """Over many samples, the truth lies within two standard errors as often as it should."""
+    rng = np.random.default_rng(0)
+    mixed = rng.standard_normal((500, 40)) @ rng.standard_normal((40, 300)) + rng.standard_normal((500, 300))
+    f = torch.from_numpy(np.maximum(mixed, 0).astype(np.float32))
+    truth, none = metrics.correlation(f)
+    assert none == 0
+    found = [metrics.correlation(f[:, np.sort(rng.choice(300, 60, replace=False))], 300) for _ in range(60)]
+    errors = np.array([error for _, error in found])
+    off = np.array([mean - truth for mean, _ in found])
+    assert 0.7 < errors.mean() / off.std() < 1.4
+    assert (np.abs(off) < 2 * errors).mean() > 0.85
+
+
+def test_coherence_of_some_units_is_over_their_pairs_with_all(decoder: np.ndarray) -> None:
+    unit = decoder / np.linalg.norm(decoder, axis=1, keepdims=True)
+    products = np.abs(unit @ unit.T)
+    np.fill_diagonal(products, 0)
+    some = torch.tensor([3, 11])
+    assert metrics.coherence(torch.from_numpy(decoder), some) == pytest.approx(products[[3, 11]].max(), rel=1e-5)

@@ -1,5 +1,7 @@
 """The parts of an autoencoder, against plain numpy."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -7,11 +9,12 @@ import torch
 from benchkit.activations import Moments, Statistics
 from benchkit.errors import BenchkitError
 from benchkit.sae.config import SAEConfig, TrainConfig, l1_scale_at, product, scale_at
-from benchkit.sae.model import Autoencoder, activate, auxiliary_loss
+from benchkit.sae.losses import auxiliary_loss
+from benchkit.sae.model import Autoencoder, activate
 from benchkit.sae.normalise import covariance_about, fit_normalisation, normalised
 from benchkit.sae.run import Run
 
-NONE = torch.tensor(0.0)
+NONE = {"threshold": torch.tensor(0.0)}
 
 
 def pre(b: int = 6, k: int = 20) -> np.ndarray:
@@ -43,17 +46,31 @@ def test_batchtopk_keeps_the_largest_of_the_batch_and_afterwards_what_is_above_t
     found = activate(torch.from_numpy(pre()), config, NONE, training=True)
     np.testing.assert_array_equal(found, p)
     assert len({int(n) for n in (found > 0).sum(dim=1)}) > 1, "of some vectors more are kept than of others"
-    later = activate(torch.from_numpy(pre()), config, torch.tensor(0.9), training=False)
+    later = activate(torch.from_numpy(pre()), config, {"threshold": torch.tensor(0.9)}, training=False)
     np.testing.assert_array_equal(later, np.where(pre() > 0.9, pre(), 0))
 
 
-def test_the_threshold_is_the_mean_of_the_smallest_that_batches_keep() -> None:
+@pytest.mark.parametrize("sizes", [(10, 11, 12), (16, 16, 1), (1, 40), (33,)])
+def test_the_threshold_lets_k_a_vector_pass_however_the_vectors_are_cut_into_batches(sizes: tuple[int, ...]) -> None:
+    """A short last batch counts for its vectors alone."""
     model = Autoencoder(SAEConfig("batchtopk", 40, "none", k=2), 8, torch.zeros(8), "cpu")
-    batches = [torch.from_numpy(pre(10 + i, 8)) for i in range(3)]
-    model.calibrate(batches)
-    w = model.w_enc.detach().numpy()
-    expected = np.mean([np.sort(np.maximum(z.numpy() @ w, 0).ravel())[-2 * len(z)] for z in batches])
-    assert float(model.threshold) == pytest.approx(expected, rel=1e-5)
+    n = sum(sizes)
+    z = torch.from_numpy(pre(n, 8) * np.exp(np.random.default_rng(1).standard_normal((n, 1))).astype(np.float32))
+    model.calibrate(z.split(sizes), n)
+    p = np.sort(np.maximum(z.numpy() @ model.w_enc.detach().numpy(), 0).ravel())
+    assert float(model.threshold) == pytest.approx(p[-2 * n - 1], rel=1e-5)
+    assert int((model.active(model.pre_activations(z), training=False) > 0).sum()) == 2 * n
+    model.calibrate(z.split(sizes), n - 1)
+    assert int((model.active(model.pre_activations(z[: n - 1]), training=False) > 0).sum()) == 2 * (n - 1)
+
+
+def test_a_threshold_is_a_number_and_stored_as_one(tmp_path: Path) -> None:
+    from safetensors.numpy import load_file
+
+    from benchkit.scorers.saved import write_tensors
+
+    write_tensors(tmp_path / "f", {"threshold": np.array(0.5, np.float32)}, {"kind": "sae"})
+    assert load_file(tmp_path / "f")["threshold"].shape == ()
 
 
 @pytest.mark.parametrize("rectified", [True, False])
@@ -129,7 +146,7 @@ def test_the_decoders_gradient_is_at_right_angles_to_it_and_its_length_stays() -
     model.remove_parallel_gradient()
     assert (model.w_dec.grad * model.w_dec).sum(dim=1).abs().max() < 1e-4
     model.w_dec.data *= 3
-    model.unit_decoder()
+    model.constrain()
     np.testing.assert_allclose(model.w_dec.detach().norm(dim=1), 1, rtol=1e-6)
 
 
@@ -199,9 +216,11 @@ def test_options_that_are_repeated_give_their_product() -> None:
     ("activation", "k", "l1", "message"),
     [
         (["relu"], [], [], "--activation relu needs --l1"),
-        (["topk"], [], [], "need --k"),
-        (["topk"], [4], [0.1], "--l1 is of --activation relu"),
-        (["relu"], [4], [0.1], "--k is of --activation topk"),
+        (["topk"], [], [], "topk needs --k"),
+        (["topk"], [4], [0.1], "--l1 is of --activation relu and gated, which are not asked for"),
+        (["relu"], [4], [0.1], "--k is of --activation topk, batchtopk and matryoshka"),
+        (["gated"], [], [], "gated needs --l1"),
+        (["jumprelu"], [], [], "jumprelu needs --l0"),
         (["topk"], [9], [], "--k 9 is no number of active units, of 8"),
         (["relu"], [], [-1.0], "--l1 -1.0 is no weight"),
     ],

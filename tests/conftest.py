@@ -81,3 +81,30 @@ def _cannot(command: list[str]) -> str | None:
         return f"there is no {command[0]} here"
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=30)
     return (done.stderr.strip() or f"code {done.returncode}") if done.returncode else None
+
+
+@pytest.fixture(scope="session")
+def uv() -> str:
+    """The program `uv`."""
+    return os.environ.get("UV") or shutil.which("uv") or pytest.fail("this test needs uv: pip install uv")
+
+
+@pytest.fixture(scope="session")
+def wheelhouse(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel of each distribution of this checkout, as it is now."""
+    folder = tmp_path_factory.mktemp("wheelhouse")
+    command = [
+        uv,
+        "build",
+        "--all-packages",
+        "--wheel",
+        "--offline",
+        "--no-build-isolation",
+        "--python",
+        sys.executable,
+    ]
+    done = subprocess.run(
+        [*command, "--out-dir", folder], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    return folder

@@ -4,10 +4,9 @@ import json
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -28,57 +27,59 @@ def section(title: str) -> str:
     return re.split(r"^## ", after, maxsplit=1, flags=re.MULTILINE)[0]
 
 
-@dataclass(frozen=True)
-class Project:
-    folder: Path
-    said: dict[str, str]
-    """What each command of the page printed."""
-
-
 def write(folder: Path, text: str) -> None:
     for name, contents in FILE.findall(text):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(contents, encoding="utf-8")
 
 
-def environment(folder: Path) -> dict[str, str]:
-    """Ours without what would lead to our own environment, registry or cache."""
-    clean = {k: v for k, v in os.environ.items() if not re.match(r"VIRTUAL_ENV|PYTHON|BENCHKIT_|UV_PROJECT|PYTEST", k)}
-    uv = Path(os.environ.get("UV") or shutil.which("uv") or pytest.fail("this test needs uv: pip install uv")).parent
-    return {
-        **clean,
-        "PATH": f"{uv}{os.pathsep}{clean['PATH']}",
-        "UV_PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}",
-        "BENCHKIT_CACHE": str(folder.parent / "cache"),
-        "COLUMNS": "200",
-    }
+@dataclass(frozen=True)
+class Project:
+    """What the page's reader has: an empty folder at first, uv, and the package index with this checkout's wheels."""
 
+    folder: Path
+    uv: str
+    wheelhouse: Path
+    said: dict[str, str] = field(default_factory=dict)
+    """What each command of the page printed."""
 
-def call(command: str, folder: Path) -> str:
-    """Runs one command of the page as it stands there, but for where benchkit comes from: this checkout."""
-    local = command
-    if command.startswith("uv pip install"):
-        ours = {"benchkit": ROOT, "benchkit-digits": ROOT / "tasks" / "digits"}
-        words = [shlex.quote(str(ours.get(word, word))) for word in command.split()]
-        # As wheels of the checkout as it is now: not editable, as members of a workspace are, nor built some time ago.
-        local = " ".join([*words, "--no-sources", *(f"--refresh-package={name}" for name in ours)])
-    done = subprocess.run(local, shell=True, cwd=folder, env=environment(folder), capture_output=True, text=True)
-    assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
-    return done.stdout
+    def call(self, command: str) -> str:
+        """Runs one command of the page as it stands there, but for where benchkit comes from: this checkout."""
+        words = [self._wheel(word) or word for word in command.split()]
+        local = " ".join(words) if command.startswith("uv pip install") else command
+        done = subprocess.run(
+            local, shell=True, cwd=self.folder, env=self._environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def _wheel(self, name: str) -> str | None:
+        return next((shlex.quote(str(f)) for f in self.wheelhouse.glob(f"{name.replace('-', '_')}-*.whl")), None)
+
+    def _environment(self) -> dict[str, str]:
+        """Ours without what would lead to our own environment, registry or cache."""
+        leads = re.compile(r"VIRTUAL_ENV|PYTHON|BENCHKIT_|UV_PROJECT|PYTEST")
+        return {
+            **{k: v for k, v in os.environ.items() if not leads.match(k)},
+            "PATH": f"{Path(self.uv).parent}{os.pathsep}{os.environ['PATH']}",
+            "UV_PYTHON": f"{sys.version_info.major}.{sys.version_info.minor}",
+            "BENCHKIT_CACHE": str(self.folder.parent / "cache"),
+            "COLUMNS": "200",
+        }
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def project(tmp_path_factory: pytest.TempPathFactory, uv: str, wheelhouse: Path) -> Project:
     """The first part of the page, from an empty folder to the wheel."""
     folder = tmp_path_factory.mktemp("plugin") / "benchkit-hog"
     folder.mkdir()
     text = section(FIRST_PART)
     write(folder, text)
-    said = {}
+    project = Project(folder, uv, wheelhouse)
     for block in COMMANDS.findall(text):
         for command in block.splitlines():
-            said[command] = call(command, folder)
-    return Project(folder, said)
+            project.said[command] = project.call(command)
+    return project
 
 
 def said_by(project: Project, part: str) -> str:
@@ -99,7 +100,7 @@ def test_the_conformance_checks_of_the_page_pass(project: Project) -> None:
 
 
 def test_benchkit_is_installed_there_as_a_stranger_would_have_it(project: Project) -> None:
-    where = call('uv run --no-sync python -c "import benchkit; print(benchkit.__file__)"', project.folder)
+    where = project.call('uv run --no-sync python -c "import benchkit; print(benchkit.__file__)"')
     assert Path(where.strip()).is_relative_to(project.folder / ".venv")
 
 
@@ -119,7 +120,7 @@ def test_the_table_is_the_one_on_the_page(project: Project) -> None:
 
 def test_the_numbers_are_in_the_registry(project: Project) -> None:
     columns = "SELECT model, classifier, value FROM results ORDER BY value"
-    rows = json.loads(call(f'uv run --no-sync benchkit sql "{columns}" --format json', project.folder))
+    rows = json.loads(project.call(f'uv run --no-sync benchkit sql "{columns}" --format json'))
     found = {(row["model"], row["classifier"]): row["value"] for row in rows}
     assert set(found) == {("hog", "centroid"), ("hog,cells=8", "centroid"), ("hog,cells=8", "knn")}
     assert all(0.85 < value < 1 for value in found.values()), found
@@ -127,8 +128,8 @@ def test_the_numbers_are_in_the_registry(project: Project) -> None:
 
 def test_a_second_run_answers_from_the_registry(project: Project) -> None:
     command = next(c for c in project.said if "benchkit run" in c)
-    assert "0 to do" in call(f"{command} --dry-run", project.folder)
-    again = call(command, project.folder)
+    assert "0 to do" in project.call(f"{command} --dry-run")
+    again = project.call(command)
     for number in re.findall(r"\b0\.\d+", said_by(project, command)):
         assert number in again
 
@@ -142,12 +143,12 @@ def test_the_wheel_holds_the_package_and_its_entry_point(project: Project) -> No
 
 def test_everything_else_on_the_page_passes_its_conformance_checks_too(project: Project) -> None:
     write(project.folder, DOC)
-    out = call("uv run --no-sync pytest tests/test_conformance_more.py", project.folder)
+    out = project.call("uv run --no-sync pytest tests/test_conformance_more.py")
     assert re.search(r"\b\d\d passed\b", out), out
     assert not re.search(r"failed|error", out), out
 
 
 def test_everything_the_page_adds_is_listed(project: Project) -> None:
-    out = call("uv run --no-sync benchkit plugins", project.folder)
+    out = project.call("uv run --no-sync benchkit plugins")
     for name in ("hog-projected", "image-folder", "ridge", "axes"):
         assert name in out, out

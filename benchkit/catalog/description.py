@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from benchkit.catalog.discovery import Provided
 from benchkit.catalog.params import default_of, format_value, hints_of
-from benchkit.catalog.spec import presets_of
+from benchkit.catalog.spec import prefix, presets_of
 from benchkit.errors import BenchkitError
 
 _FACTS = ("kind", "modality", "metrics", "modalities", "sample_rate", "needs", "kinds")
@@ -78,7 +78,7 @@ class Description:
 def describe(provided: Provided) -> Description:
     """Loads the class, which imports no framework. One that does not load is described with its error."""
     plugin, entry = provided.plugin, provided.entry
-    spec = f"{plugin.dist}/{provided.name}" if provided.ambiguous else provided.name
+    spec = f"{prefix(plugin.dist)}/{provided.name}" if provided.ambiguous else provided.name
     known = Description(provided.name, spec, entry.summary, plugin.dist, plugin.version, entry.target)
     try:
         cls = provided.load()

@@ -11,6 +11,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import redirect_stdout
 from dataclasses import dataclass, field
@@ -23,8 +24,9 @@ from typing import Any, get_args
 import pluggy
 
 from benchkit import hookspecs
+from benchkit.catalog.namesakes import complaint
 from benchkit.catalog.params import hints_of
-from benchkit.catalog.spec import NAME, Kind, normalised
+from benchkit.catalog.spec import NAME, Kind, normalised, prefix
 from benchkit.errors import BenchkitError, MissingDependency, PluginError, SpecError, did_you_mean
 from benchkit.hookspecs import Entry
 
@@ -97,7 +99,7 @@ class Catalog:
         """The plugin that provides `name`. Raises SpecError where none does, or more than one and none is chosen."""
         everything = list(self.provided(kind))
         named = [p for p in everything if p.name == name]
-        found = [p for p in named if dist is None or normalised(dist) == normalised(p.plugin.dist)]
+        found = [p for p in named if dist is None or prefix(dist) == prefix(p.plugin.dist)]
         if len(found) == 1:
             return found[0]
         if found:
@@ -105,7 +107,7 @@ class Catalog:
             if len({p.plugin.dist for p in found}) < len(found):
                 points = " and ".join(f"'{p.plugin.name}'" for p in found)
                 raise SpecError(f"{kind} '{name}' of {found[0].plugin.dist} comes from its entry points {points} alike")
-            choose = " or ".join(f"'{normalised(p.plugin.dist)}/{name}'" for p in found)
+            choose = " or ".join(f"'{prefix(p.plugin.dist)}/{name}'" for p in found)
             raise SpecError(f"{kind} '{name}' is provided by {owners}: write {choose}")
         if named:
             owners = " and ".join(p.plugin.dist for p in named)
@@ -125,6 +127,8 @@ def discover() -> Catalog:
         points = list(entry_points(group=GROUP))
     except Exception:  # noqa: BLE001  (the entry_points.txt of some package, ours or not, is damaged: without it, then)
         points, damaged = _points_one_by_one()
+    if wrong := complaint():
+        warnings.warn(wrong, stacklevel=2)
     found = [_load(point, *_named(point.dist), limit) for point in points]
     return Catalog(tuple(sorted([*found, *damaged], key=lambda p: (p.dist, p.name))))
 

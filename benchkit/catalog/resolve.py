@@ -1,7 +1,7 @@
 """A spec as a user types it, looked up among the installed plugins."""
 
 from benchkit.catalog.discovery import Catalog, discover
-from benchkit.catalog.spec import Kind, RawSpec, Spec, normalised, parse_params
+from benchkit.catalog.spec import Kind, RawSpec, Spec, parse_params, prefix
 from benchkit.errors import SpecError
 
 
@@ -20,4 +20,4 @@ def resolve(kind: Kind, text: str, catalog: Catalog | None = None) -> Spec:
         )
     params = parse_params(kind, raw, cls.Params)
     dist = f"{provided.plugin.dist} {provided.plugin.version}"
-    return Spec(kind, raw.name, dist, cls, params, normalised(provided.plugin.dist) if provided.ambiguous else None)
+    return Spec(kind, raw.name, dist, cls, params, prefix(provided.plugin.dist) if provided.ambiguous else None)

@@ -82,7 +82,7 @@ class RawSpec:
             params[key] = _unescape(value, wrong)
         return RawSpec(
             name=name,
-            dist=normalised(dist) if slash else None,
+            dist=prefix(dist) if slash else None,
             version=int(version) if at else None,
             checkpoint=_unescape(checkpoint, wrong) if colon else None,
             params=tuple(sorted(params.items())),
@@ -99,6 +99,13 @@ class RawSpec:
 def normalised(dist: str) -> str:
     """A distribution's name as package indexes compare it: `My_Plugin` and `my-plugin` are one (PEP 503)."""
     return re.sub(r"[-_.]+", "-", dist).lower()
+
+
+def prefix(dist: str) -> str:
+    """A distribution as specs write it, before the '/'. The core's is `benchkit-core`, and was `benchkit` at first:
+    names of cells in registries keep that."""
+    name = normalised(dist)
+    return "benchkit" if name == "benchkit-core" else name
 
 
 def _escape(value: str) -> str:
@@ -283,5 +290,5 @@ def _jsonable(value: Any) -> Any:
 
 __all__ = [
     "NAME", "Kind", "RawSpec", "Spec", "format_value", "local_path", "normalised", "param", "parse_params",
-    "parse_value", "presets_of",
+    "parse_value", "prefix", "presets_of",
 ]  # fmt: skip

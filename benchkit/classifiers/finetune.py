@@ -30,7 +30,7 @@ class Finetune(OneByOne):
         self._tuner: Tuner | None = None
 
     def bind(self, backbone: Backbone) -> None:
-        require("torch", "benchkit[probes]")
+        require("torch", "benchkit-core[probes]")
         from benchkit.classifiers.tuner import Tuner
 
         super().bind(backbone)

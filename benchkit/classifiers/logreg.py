@@ -53,7 +53,7 @@ class LogReg(Classifier):
     def fit(
         self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, *, seed: int, device: str = "cpu"
     ) -> Fitted:
-        require("sklearn", "benchkit[probes]")
+        require("sklearn", "benchkit-core[probes]")
         everything = [Subset(np.arange(len(labels)), seed)]
         (error,) = check_subsets("logreg", features, labels, problem, everything)
         if error:

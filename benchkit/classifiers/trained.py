@@ -59,7 +59,7 @@ def fit_grid(
 ) -> Iterator[Fitted]:
     """One Fitted for each pair, in order, each as `fit` would give it: several settings of one probe, as for a grid of
     learning rates, trained together as far as they can be. Errors as for `fit_many`."""
-    require("torch", "benchkit[probes]")
+    require("torch", "benchkit-core[probes]")
     results: list[Fitted | FitError | None] = [None] * len(grid)
     if grid:
         errors = check_subsets(grid[0][0].name, features, labels, problem, [s for _, s in grid])

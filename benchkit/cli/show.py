@@ -140,6 +140,7 @@ def _environment(r: Report) -> list[tuple[str, str]]:
     e = r.environment
     commit = f"{e.git_commit}{' and uncommitted changes' if e.git_dirty else ''}" if e.git_commit else "unknown"
     peak = memory(e.peak_rss_bytes) + (f", on the device {memory(e.peak_device_bytes)}" if e.peak_device_bytes else "")
+    core = "benchkit" if "benchkit" in e.versions else "benchkit-core"  # its name at first, and now
     return [
         ("finished", f"{r.finished_at} ({ago(r.finished_at)})"),
         ("wall time", clock(e.wall_s)),
@@ -149,7 +150,7 @@ def _environment(r: Report) -> list[tuple[str, str]]:
         ("device", e.device),
         ("command", shlex.join(e.argv)),
         ("git commit", commit),
-        ("versions", ", ".join(f"{k} {v}" for k, v in sorted({"benchkit": e.benchkit_version, **e.versions}.items()))),
+        ("versions", ", ".join(f"{k} {v}" for k, v in sorted({core: e.benchkit_version, **e.versions}.items()))),
         ("data", r.task_fingerprint),
         ("weights", r.model_fingerprint),
     ]

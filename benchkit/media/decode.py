@@ -28,7 +28,7 @@ class Image:
         """The pixels, 0 to 255, C = 1 (grey) or 3 (RGB). Raises MediaError."""
         if isinstance(self.source, np.ndarray):
             return self.source if self.source.ndim == 3 else self.source[:, :, None]
-        require("PIL", "benchkit[image]")
+        require("PIL", "benchkit-core[image]")
         from PIL import Image as PillowImage
 
         try:
@@ -59,7 +59,7 @@ class Audio:
 
         -1 to 1 is full scale; a file of floating-point numbers may go beyond, and so may resampling, by a little.
         """
-        require("soundfile", "benchkit[audio]")
+        require("soundfile", "benchkit-core[audio]")
         import soundfile
 
         try:
@@ -103,7 +103,7 @@ class _Resamplers(threading.local):
         self.of = lru_cache(maxsize=16)(self._make)
 
     def _make(self, source: int, target: int) -> Any:
-        require("soxr", "benchkit[audio]")
+        require("soxr", "benchkit-core[audio]")
         import soxr
 
         return soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")

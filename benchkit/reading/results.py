@@ -242,7 +242,7 @@ def _index(keys: Sequence[tuple[Any, ...]], names: Sequence[str]) -> Any:
 
 
 def _pandas() -> Any:
-    require("pandas", "benchkit[pandas]")
+    require("pandas", "benchkit-core[pandas]")
     import pandas
 
     return pandas

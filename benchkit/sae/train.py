@@ -48,8 +48,8 @@ def train(
     StoreError where `to` is of another training, DataError for activations that are not finite, FitError where every
     one went wrong.
     """
-    require("torch", "benchkit[probes]")
-    require("safetensors", "benchkit[probes]")
+    require("torch", "benchkit-core[probes]")
+    require("safetensors", "benchkit-core[probes]")
     progress = progress or Silent()
     recording = Recording.open(on)
     data = recording[point] if point else recording.only

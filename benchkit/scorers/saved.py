@@ -23,7 +23,7 @@ KEY = "benchkit"
 
 def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], record: Mapping[str, Any]) -> None:
     """Whole or not at all. Raises StoreError."""
-    require("safetensors", "benchkit[probes]")
+    require("safetensors", "benchkit-core[probes]")
     from safetensors.numpy import save
 
     plain = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
@@ -33,7 +33,7 @@ def write_tensors(path: Path, tensors: Mapping[str, np.ndarray], record: Mapping
 
 def read_record(path: Path, kind: str) -> dict[str, Any]:
     """The record alone. kind: "scorer" or "sae". Raises StoreError where the file is absent, damaged or another."""
-    require("safetensors", "benchkit[probes]")
+    require("safetensors", "benchkit-core[probes]")
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -52,7 +52,7 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """Raises StoreError where the file cannot be read."""
-    require("safetensors", "benchkit[probes]")
+    require("safetensors", "benchkit-core[probes]")
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import benchkit
 from benchkit.catalog.discovery import KINDS, discover
 
 HEAVY = {"torch", "jax", "transformers", "datasets", "sklearn", "tensorflow"}
@@ -132,8 +133,8 @@ def test_a_broken_plugin_is_named_with_its_reason_and_stops_none_of_the_others(s
         install(site, f"broken-{i:02d}", {f"broken_{i:02d}": source + "\n"})
     found = ask(site, DISCOVER).json
     assert found["good"] == ["1.0", {"model": ["good"]}, None]
-    assert found["benchkit"][2] is None
-    assert "linear" in found["benchkit"][1]["classifier"]
+    assert found["benchkit-core"][2] is None
+    assert "linear" in found["benchkit-core"][1]["classifier"]
     for i, (name, (_, reason)) in enumerate(BROKEN.items()):
         version, provides, error = found[f"broken-{i:02d}"]
         assert (version, provides) == ("1.0", {}), name
@@ -223,6 +224,20 @@ def test_two_plugins_with_one_name_are_both_named_and_either_can_be_chosen(site:
     }  # fmt: skip
 
 
+def test_where_the_core_is_one_of_two_its_name_in_a_spec_is_the_one_that_registries_hold(site: Path) -> None:
+    probe = "@hookimpl\ndef benchkit_classifiers():\n    return {'knn': Entry('mine', 'm:M')}\n"
+    install(site, "other", {"other_plugin": HEADER + probe})
+    program = RESOLVE.replace('"model"', '"classifier"')
+    answers = ask(site, program % (["knn", "benchkit/knn,k=3", "benchkit-core/knn", "Benchkit_Core/knn"],)).json
+    core = f"benchkit-core {benchkit.__version__}"
+    assert answers == {
+        "knn": f"SpecError: classifier 'knn' is provided by {core} and other 1.0: write 'benchkit/knn' or 'other/knn'",
+        "benchkit/knn,k=3": ["benchkit/knn,k=3", core],
+        "benchkit-core/knn": ["benchkit/knn", core],
+        "Benchkit_Core/knn": ["benchkit/knn", core],
+    }
+
+
 TARGETS = {
     "typo": ("good_modle:Model", "PluginError: {}: its target 'good_modle:Model' is not there"),
     "below": ("good_model.deeper:Model", "PluginError: {}: its target 'good_model.deeper:Model' is not there"),
@@ -301,7 +316,8 @@ def test_a_plugin_of_each_kind_is_found(site: Path) -> None:
 def test_importing_benchkit_imports_nothing_but_benchkit(tmp_path: Path) -> None:
     program = "import sys; before = set(sys.modules); import benchkit; print(*sorted(set(sys.modules) - before))"
     imported = set(ask(tmp_path, program).out.split())
-    assert {m for m in imported if m.partition(".")[0] not in sys.stdlib_module_names} == {"benchkit"}
+    found = {m for m in imported if m.partition(".")[0] not in sys.stdlib_module_names}
+    assert found == {"benchkit", "benchkit.machine", "benchkit.machine.version"}
 
 
 def test_discovery_imports_no_numpy_and_nothing_heavy(site: Path) -> None:

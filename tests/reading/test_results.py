@@ -255,7 +255,7 @@ with Results({str(path)!r}) as results:
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, env=os.environ)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "(50, 3)"
-    assert "pip install 'benchkit[pandas]'" in done.stdout
+    assert "pip install 'benchkit-core[pandas]'" in done.stdout
 
 
 def test_pandas_reads_the_documented_file_without_benchkit(keep, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def submit_jobs(
 
     Raises BenchkitError where the scheduler refuses; nothing stays claimed then that was not submitted.
     """
-    require("submitit", "benchkit[slurm]")
+    require("submitit", "benchkit-core[slurm]")
     cluster = scheduler.cluster()
     claimed = []
     submitted: list[Submitted] = []

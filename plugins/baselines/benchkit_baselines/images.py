@@ -28,7 +28,7 @@ def resized(raw: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "{s
         return raw
     from benchkit.errors import require
 
-    require("PIL", "benchkit[image]")
+    require("PIL", "benchkit-core[image]")
     from PIL import Image
 
     image = Image.fromarray(raw[:, :, 0] if raw.shape[2] == 1 else raw)

@@ -10,26 +10,27 @@ import sys
 import warnings
 from collections.abc import Sequence
 from functools import cache
-from typing import Any, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
-from typer.core import TyperGroup
 
-from benchkit.cli.light import lighten
+from benchkit.cli.completion import Shell, answer_shells, install
+from benchkit.cli.group import HEADINGS, Group
 from benchkit.errors import BenchkitError
+from benchkit.machine.version import __version__
 
 
-class _Group(TyperGroup):
+class _Benchkit(Group):
     """Typer would end a command that was interrupted, or that nobody reads any more, in its own way and words."""
 
-    def get_params(self, ctx: Any) -> Any:
-        return lighten(super().get_params(ctx))
+    headings = HEADINGS
 
-    def get_command(self, ctx: Any, name: str) -> Any:
-        command = super().get_command(ctx, name)
-        if command is not None:
-            lighten(command.get_params(ctx))
-        return command
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if args[-1:] == ["--install-completion"]:  # of the shell that this was typed into
+            from benchkit.cli.completion import current_shell
+
+            args = [*args, current_shell()]
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -42,14 +43,38 @@ class _Group(TyperGroup):
 
 app = typer.Typer(
     name="benchkit",
-    cls=_Group,
-    help="Benchmarks frozen backbones: every (task, model, classifier, n_train) cell once, kept for good.",
+    cls=_Benchkit,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # plain words: half the time to print, and the same in a pipe
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
+
+
+def _print_version(wanted: bool) -> bool:
+    if wanted:
+        print(f"benchkit {__version__}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+    install_completion: Annotated[
+        Shell | None,
+        typer.Option(
+            metavar="[bash|zsh|fish]",
+            is_eager=True,
+            callback=install,
+            help="Teach this or another shell to complete commands and options, and exit.",
+        ),
+    ] = None,
+) -> None:
+    """Benchmarks frozen backbones: every (task, model, classifier, n_train) cell once, kept for good."""
 
 
 @cache
@@ -69,12 +94,14 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     _open_standard_streams()
     try:
+        _refuse_namesakes()
+        answer_shells()
         with_commands()
         warnings.showwarning = _show_warning
         signal.signal(signal.SIGTERM, _terminate)  # a scheduler's way of asking: clean up as after Ctrl-C
         _refuse_unreadable(sys.argv[1:])
         try:
-            code = app(standalone_mode=False)
+            code = app(standalone_mode=False, prog_name="benchkit")
         finally:
             sys.stdout.flush()  # here, where a reader that is gone is no error
         if code:
@@ -93,6 +120,15 @@ def main() -> None:
         _discard_output()
         what = f"'{e.filename}'" if e.filename else "the output cannot be written"
         fail(f"{what}: {e.strerror}")
+
+
+def _refuse_namesakes() -> None:
+    """Another project's `benchkit/__init__.py` over ours: nothing that plugins import from it is there any more."""
+    face = sys.modules["benchkit"]
+    if "hookimpl" not in getattr(face, "__all__", ()):
+        from benchkit.catalog.namesakes import complaint
+
+        fail(complaint() or f"'{face.__file__}' is not this project's: install benchkit-core anew")
 
 
 def _open_standard_streams() -> None:

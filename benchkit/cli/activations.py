@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchkit.cli.group import Group
+
 
 class Dtype(Enum):
     float16 = "float16"
@@ -16,7 +18,9 @@ class Dtype(Enum):
 
 def register(app: typer.Typer) -> None:
     group = typer.Typer(
-        help="Activations inside a backbone: recorded into files, for scorers and autoencoders.", no_args_is_help=True
+        cls=Group,
+        help="Activations inside a backbone: recorded into files, for scorers and autoencoders.",
+        no_args_is_help=True,
     )
     for command in (record, ls, fit):
         group.command(command.__name__)(command)

@@ -8,13 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
+from benchkit.cli.group import Group
+
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of cached features (default: BENCHKIT_CACHE).")]
 
 
 def register(app: typer.Typer) -> None:
     app.command("fetch")(fetch)
     cache = typer.Typer(
-        help="The feature cache: what is in it, whether it is whole, making room.", no_args_is_help=True
+        cls=Group, help="The feature cache: what is in it, whether it is whole, making room.", no_args_is_help=True
     )
     for command in (ls, verify, prune):
         cache.command(command.__name__)(command)

@@ -22,6 +22,9 @@ Written by `python -m benchkit.cli.reference > docs/cli.md`; a test holds it aga
 Every command exits with 0 where it did what it was asked, with 1 and one line on stderr where it could not, with 2 and
 one line for an option that there is not or a value that it does not take, and with 130 after Ctrl-C. Answers go to
 stdout, everything else to stderr.
+
+`benchkit --version` says which benchkit it is. `benchkit --install-completion` makes the Tab key complete commands and
+options in the shell that it is typed into; `--install-completion bash`, `zsh` or `fish` names another.
 """
 _TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchkit.cli.group import Group
+
 
 class Activation(Enum):
     relu = "relu"
@@ -41,7 +43,7 @@ Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_D
 
 
 def register(app: typer.Typer) -> None:
-    group = typer.Typer(help="Sparse autoencoders on recorded activations.", no_args_is_help=True)
+    group = typer.Typer(cls=Group, help="Sparse autoencoders on recorded activations.", no_args_is_help=True)
     for command in (train, ls):
         group.command(command.__name__)(command)
     app.add_typer(group, name="sae")

@@ -122,7 +122,7 @@ def test_the_numbers_are_in_the_registry(project: Project) -> None:
     columns = "SELECT model, classifier, value FROM results ORDER BY value"
     rows = json.loads(project.call(f'uv run --no-sync benchkit sql "{columns}" --format json'))
     found = {(row["model"], row["classifier"]): row["value"] for row in rows}
-    assert set(found) == {("hog", "centroid"), ("hog,cells=8", "centroid"), ("hog,cells=8", "knn")}
+    assert set(found) == {("hog", "centroid@2"), ("hog,cells=8", "centroid@2"), ("hog,cells=8", "knn@2")}
     assert all(0.85 < value < 1 for value in found.values()), found
 
 

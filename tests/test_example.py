@@ -37,7 +37,7 @@ def test_the_example_holds_the_quick_start(tmp_path: Path) -> None:
     expected = {
         Cell("digits", model, probe, n, seed)
         for model in ("pixels", "random-vit")
-        for probe in ("linear", "centroid")
+        for probe in ("linear@2", "centroid@2")
         for n in sizes
         for seed in seeds
     }

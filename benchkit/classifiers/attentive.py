@@ -32,6 +32,7 @@ class Attentive(TokenProbe):
     """Self-attention blocks, one cross-attention block with a learnt query, and a linear layer."""
 
     Params = AttentiveParams
+    version = 2
 
     def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":
         from benchkit.classifiers.attentive_net import AttentiveNet

@@ -45,6 +45,7 @@ class Centroid(OneByOne):
     """Cosine similarity to the mean of each class's unit-length features (of several labels: of its positives)."""
 
     Params = CentroidParams
+    version = 2
     seedless = True
 
     def fit_subset(

@@ -8,14 +8,7 @@ from jaxtyping import Bool, Float32, Int, Int64, Shaped
 
 from benchkit.errors import FitError
 from benchkit.interfaces import Labels, Problem, Subset
-
-# Each random thing of a fit draws from a generator of its own, so that changing one leaves the others as they are.
-INIT, SHUFFLE, HOLDOUT = 0, 1, 2
-
-
-def generator(seed: int, purpose: int) -> np.random.Generator:
-    """The generator of one random thing in the fit with this seed."""
-    return np.random.default_rng([seed % 2**63, purpose])
+from benchkit.machine.seeds import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -118,7 +111,7 @@ def hold_out(who: str, labels: Labels, problem: Problem, fraction: float, seed: 
 
     strict: a class (of several labels: all classes) with a single example is a FitError; else it stays in training.
     """
-    rng = generator(seed, HOLDOUT)
+    rng = generator(seed, Purpose.HOLDOUT)
     if problem.kind == "multiclass":
         held = _hold_out_classes(who, labels, problem, fraction, rng, strict)
     else:

@@ -22,6 +22,7 @@ class Finetune(OneByOne):
     """
 
     Params = FinetuneParams
+    version = 2
     params: FinetuneParams
     needs = "raw"
 

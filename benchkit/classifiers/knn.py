@@ -78,6 +78,7 @@ class KNN(OneByOne):
     """Votes of the k nearest training examples by cosine similarity; of several labels, a vote for each."""
 
     Params = KNNParams
+    version = 2
     seedless = True
 
     def fit_subset(

@@ -60,6 +60,7 @@ class Linear(PooledProbe):
     """LayerNorm, standardisation and one linear layer, trained with AdamW."""
 
     Params = LinearParams
+    version = 2
 
     def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":
         from benchkit.classifiers.nets import LinearNet

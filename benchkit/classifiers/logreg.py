@@ -49,6 +49,7 @@ class LogReg(Classifier):
     """
 
     Params = LogRegParams
+    version = 2
 
     def fit(
         self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, *, seed: int, device: str = "cpu"

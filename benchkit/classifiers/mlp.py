@@ -23,6 +23,7 @@ class MLP(PooledProbe):
     """LayerNorm, standardisation and a multilayer perceptron, trained with AdamW."""
 
     Params = MLPParams
+    version = 2
 
     def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":
         from benchkit.classifiers.nets import MLPNet

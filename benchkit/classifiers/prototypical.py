@@ -16,6 +16,7 @@ class Prototypical(TokenProbe):
     to the class."""
 
     Params = PrototypicalParams
+    version = 2
     per_head = ("lr", "weight_decay", "prototype_lr", "last_weight_decay")
 
     def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":

@@ -9,8 +9,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from benchkit.classifiers.data import SHUFFLE, Split, generator
+from benchkit.classifiers.data import Split
 from benchkit.classifiers.params import TrainParams
+from benchkit.machine.seeds import Purpose, generator
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Stream:
 
     def minibatches(self) -> Iterator[Int64[np.ndarray, " b"]]:
         """Rows, `batch` at a time (the last of an epoch may be fewer), in a new order each epoch; without end."""
-        rng = generator(self.seed, SHUFFLE)
+        rng = generator(self.seed, Purpose.SHUFFLE)
         while True:
             order = self.split.train[rng.permutation(len(self.split.train))]
             for start in range(0, len(order), self.batch):

@@ -19,11 +19,11 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 
-from benchkit.classifiers.data import INIT, generator
 from benchkit.classifiers.losses import LossFunction
 from benchkit.classifiers.nets import Net, Weights
 from benchkit.classifiers.streams import Stream, aligned, next_block
 from benchkit.machine.float32 import fast_float32
+from benchkit.machine.seeds import Purpose, generator
 
 BLOCK = 64
 """Steps whose minibatches are drawn at a time."""
@@ -181,7 +181,7 @@ class _Run:
         self.history: list[list[np.ndarray]] = [[] for _ in streams]
         self.results: list[list[Trained]] = [[] for _ in streams]
         self.done = 0
-        first = [net.init(generator(s.seed, INIT)) for s in streams]
+        first = [net.init(generator(s.seed, Purpose.INIT)) for s in streams]
         n_heads = len(streams[0].heads)
         self.w = {
             name: torch.from_numpy(np.stack([f[name] for f in first]))[:, None]

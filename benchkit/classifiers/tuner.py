@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Shaped
 from torch import nn
 from torch.nn import functional as F
 
-from benchkit.classifiers.data import INIT, Split, generator
+from benchkit.classifiers.data import Split
 from benchkit.classifiers.losses import make_loss, name_of_loss
 from benchkit.classifiers.normalise import fit_normaliser
 from benchkit.classifiers.params import FinetuneParams
@@ -22,6 +22,7 @@ from benchkit.features.batches import ahead, free, is_out_of_memory
 from benchkit.features.scratch import Scratch
 from benchkit.interfaces import Fitted, Labels, Problem, Trainable
 from benchkit.machine.float32 import fast_float32
+from benchkit.machine.seeds import Purpose, generator
 
 T = TypeVar("T")
 Weights = Float32[np.ndarray, " P"]
@@ -182,7 +183,7 @@ class _Run:
         """Random, behind the normalisation of what the pretrained backbone makes of the training examples."""
         tuner = self.tuner
         head = Head(tuner.dim, n_classes, self.params)
-        rng = generator(self.stream.seed, INIT)
+        rng = generator(self.stream.seed, Purpose.INIT)
         std = self.params.init_std
         with torch.no_grad():
             head.weight.copy_(torch.from_numpy(std * rng.standard_normal(head.weight.shape)))

@@ -23,6 +23,7 @@ from benchkit.features import stream_for
 from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
 from benchkit.jobs.data import JobData
+from benchkit.machine.seeds import Purpose, generator
 from benchkit.records.report import Cell
 
 Scores = Float32[np.ndarray, "N C"]
@@ -161,7 +162,7 @@ def _fit_fold(classifier: Classifier, fold: Fold, cells: list[Cell], data: JobDa
     subsets = [Subset(np.searchsorted(table, r), c.seed) for r, c in zip(rows, cells, strict=True)]
     if shuffle:  # a single cell's own rows, so that the classes keep their sizes
         own = subsets[0].rows
-        labels[own] = labels[np.random.default_rng(cells[0].seed).permutation(own)]
+        labels[own] = labels[generator(cells[0].seed, Purpose.PERMUTE).permutation(own)]
     x.flags.writeable = False
     made = classifier.fit_many(x, labels, data.problem, subsets, device=data.options.device)
     return checked_fits(made, classifier, len(subsets))

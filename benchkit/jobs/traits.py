@@ -30,6 +30,7 @@ from benchkit.jobs.data import JobData
 from benchkit.jobs.evaluate import Context, Outcome, evaluate_cell
 from benchkit.jobs.fit import Result
 from benchkit.jobs.patches import Kept, keep_patches, stream_patches
+from benchkit.machine.seeds import Purpose, generator
 from benchkit.records.report import Cell, Report, finite
 from benchkit.traits.choosing import Choice, choose
 from benchkit.traits.pooling import image_scores
@@ -214,7 +215,7 @@ def _fit_one(fit: _Fit, fold: Fold, kept: Kept, data: JobData) -> None:
         some = scores if len(at) == len(scores) else scores[at]
         fit.chosen.setdefault(cell, []).append(choose(some, labels, data.progress))
         if data.options.shuffled:
-            order = np.random.default_rng(cell.seed).permutation(len(labels))
+            order = generator(cell.seed, Purpose.PERMUTE).permutation(len(labels))
             fit.permuted.setdefault(cell, []).append(choose(some, labels[order], data.progress))
 
 

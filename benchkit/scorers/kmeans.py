@@ -13,6 +13,7 @@ from jaxtyping import Float, Float32, Int
 
 from benchkit.catalog.spec import param
 from benchkit.errors import FitError
+from benchkit.machine.seeds import Purpose, torch_generator
 from benchkit.scorers.prototypes import PointParams, Prototypes, Similarity, finite_batches, first_batch
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ class KMeans(Prototypes):
 
     Params = KMeansParams
     params: KMeansParams
-    version = 2
+    version = 3
 
     def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
         import torch
@@ -62,7 +63,7 @@ class KMeans(Prototypes):
         beginning = torch.from_numpy(np.concatenate(held)).to(device)
         if len(beginning) < k:
             raise FitError(f"k={k} centres need as many activations, and there are {len(beginning)}: give fewer")
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch_generator(seed, Purpose.KMEANS)
         # Relative to their mean, where squares of float32 lose least.
         origin = beginning.mean(dim=0)
         centres = plus_plus(beginning - origin, k, generator)

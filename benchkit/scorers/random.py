@@ -9,6 +9,7 @@ from jaxtyping import Float32
 
 from benchkit.catalog.spec import param
 from benchkit.errors import FitError
+from benchkit.machine.seeds import Purpose, generator
 from benchkit.scorers.prototypes import PointParams, Prototypes, Similarity, finite_batches, first_batch
 
 
@@ -31,9 +32,10 @@ class Random(Prototypes):
 
     Params = RandomParams
     params: RandomParams
+    version = 2
 
     def fit(self, activations: Iterator[Float32[np.ndarray, "B D"]], *, seed: int = 0, device: str = "cpu") -> None:
-        rng = np.random.default_rng(seed)
+        rng = generator(seed, Purpose.RANDOM_PROTOTYPES)
         batches = finite_batches(activations, self)
         first = first_batch(batches, self)
         if self.params.variant == "directions":

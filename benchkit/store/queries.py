@@ -6,6 +6,7 @@ are answered from it alone, without touching the wide rows.
 
 import json
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -27,7 +28,8 @@ SHORTEST_UUID = 4
 class Filters:
     """Which runs: those that match one of the values in every column that has any.
 
-    task, model, classifier: canonical strings, or glob patterns (`bird-mae*`, `digit?`) over them.
+    task, model, classifier: canonical strings, or glob patterns (`bird-mae*`, `digit?`) over them. One that names no
+    version is of every version (`linear` and `linear@2`); `linear@1` is of the first alone.
     history: superseded reports too, not only each cell's current one.
     """
 
@@ -49,9 +51,10 @@ class Filters:
         values: list[Any] = []
         for column in NAMES:
             if patterns := getattr(self, column):
-                tests = (f"runs.{column} {'GLOB' if _is_glob(p) else '='} ?" for p in patterns)
+                wanted = [w for p in patterns for w in _versions(p)]
+                tests = (f"runs.{column} {'GLOB' if _is_glob(w) else '='} ?" for w in wanted)
                 clauses.append(f"({' OR '.join(tests)})")
-                values += patterns
+                values += wanted
         for column in NUMBERS:
             if numbers := getattr(self, column):
                 clauses.append(f"runs.{column} IN ({', '.join('?' * len(numbers))})")
@@ -61,6 +64,16 @@ class Filters:
 
 def _is_glob(pattern: str) -> bool:
     return any(c in pattern for c in "*?[")
+
+
+def _versions(pattern: str) -> list[str]:
+    """The pattern as it is, and for one that names no version those of the later versions of the same thing."""
+    name, rest = re.match(r"([^:,]*)(.*)", pattern, re.DOTALL).groups()  # type: ignore[union-attr]
+    if name.endswith("@1"):
+        return [name.removesuffix("@1") + rest]
+    if "@" in name or not name or _is_glob(pattern):
+        return [pattern]
+    return [pattern, f"{name}@[0-9]{rest}", f"{name}@[0-9][0-9]{rest}"]
 
 
 # ------------------------------------------------------------------------------------------------------------------- ls

@@ -161,8 +161,8 @@ def test_a_classifier_without_a_fit_for_each_cell_is_named(
 def test_a_probe_that_needs_tokens_takes_no_other_down_where_the_backbone_has_none(tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="Pixels has no tokens") as failed:
         run(tmp_path, "centroid", "attentive")
-    assert [r.cell.classifier for r in failed.value.reports] == ["centroid"]
-    assert [o.cell.classifier for o in failed.value.failures] == ["attentive"]
+    assert [r.cell.classifier for r in failed.value.reports] == ["centroid@2"]
+    assert [o.cell.classifier for o in failed.value.failures] == ["attentive@2"]
 
 
 @pytest.mark.usefixtures("extracted_once")

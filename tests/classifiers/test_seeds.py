@@ -7,10 +7,11 @@ import pytest
 
 from benchkit.catalog.discovery import discover
 from benchkit.catalog.resolve import resolve
-from benchkit.classifiers.data import HOLDOUT, INIT, SHUFFLE, Split, generator, hold_out
+from benchkit.classifiers.data import Split, hold_out
 from benchkit.classifiers.linear import LinearParams
 from benchkit.classifiers.streams import Stream
 from benchkit.interfaces import Classifier, Problem, Subset
+from benchkit.machine.seeds import Purpose, generator
 
 QUICK = "epochs=2,min_steps=4,batch=8"
 SEEDED = {
@@ -75,10 +76,10 @@ def test_first_weights_order_and_held_out_rows_each_have_a_generator_of_their_ow
     drawn = {
         (seed, purpose): generator(seed, purpose).random(4).tolist()
         for seed in (0, 1, 2**63 - 1)
-        for purpose in (INIT, SHUFFLE, HOLDOUT)
+        for purpose in (Purpose.INIT, Purpose.SHUFFLE, Purpose.HOLDOUT)
     }
     assert len({tuple(d) for d in drawn.values()}) == 9
-    assert generator(1, SHUFFLE).random(4).tolist() == drawn[1, SHUFFLE]
+    assert generator(1, Purpose.SHUFFLE).random(4).tolist() == drawn[1, Purpose.SHUFFLE]
 
 
 def test_the_seed_gives_the_order_of_the_minibatches_and_what_is_held_out() -> None:

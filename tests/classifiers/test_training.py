@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchkit.catalog.resolve import resolve
 from benchkit.classifiers import trainer
-from benchkit.classifiers.data import INIT, Split, generator
+from benchkit.classifiers.data import Split
 from benchkit.classifiers.linear import Linear, LinearParams
 from benchkit.classifiers.losses import asymmetric
 from benchkit.classifiers.mlp import MLP, MLPParams
@@ -20,6 +20,7 @@ from benchkit.classifiers.streams import Stream
 from benchkit.classifiers.trained import TrainedProbe, fit_grid
 from benchkit.errors import FitError, MissingDependency
 from benchkit.interfaces import Classifier, Fitted, Problem, Subset
+from benchkit.machine.seeds import Purpose, generator
 
 QUICK: dict[str, Any] = {"epochs": 4, "min_steps": 30, "batch": 32}
 
@@ -70,7 +71,7 @@ def load(layer: nn.Linear, weight: np.ndarray) -> None:
 def test_linear_with_cross_entropy_is_a_plain_pytorch_loop(digits: Any) -> None:
     params = LinearParams(norm="layer", **QUICK)
     layer = nn.Linear(64, 10)
-    load(layer, Linear(params).net((64,), 10).init(generator(3, INIT))["weight"])
+    load(layer, Linear(params).net((64,), 10).init(generator(3, Purpose.INIT))["weight"])
     model = nn.Sequential(nn.LayerNorm(64, eps=1e-6, elementwise_affine=False), layer)
     expected = F.log_softmax(torch.from_numpy(plain_loop(model, F.cross_entropy, digits, params, 3)), dim=1).numpy()
     found = Linear(params).fit(digits.x, digits.y, digits.problem, seed=3).scores(digits.x_test)
@@ -81,7 +82,7 @@ def test_the_bird_mae_recipe_is_a_plain_pytorch_loop(several: Any) -> None:
     spec = resolve("classifier", "linear:bird-mae,epochs=3,lr=0.01")
     params = spec.params
     layer = nn.Linear(24, 6)
-    load(layer, Linear(params).net((24,), 6).init(generator(5, INIT))["weight"])
+    load(layer, Linear(params).net((24,), 6).init(generator(5, Purpose.INIT))["weight"])
     model = nn.Sequential(nn.LayerNorm(24, eps=1e-6, elementwise_affine=False), layer)
 
     def loss(logits_bc: torch.Tensor, y_bc: torch.Tensor) -> torch.Tensor:
@@ -96,7 +97,7 @@ def test_the_bird_mae_recipe_is_a_plain_pytorch_loop(several: Any) -> None:
 def test_mlp_is_a_plain_pytorch_loop(several: Any, activation: Any, module: type[nn.Module]) -> None:
     params = MLPParams(norm="layer", hidden=(13, 7), activation=activation, grad_clip=0.5, **QUICK)
     layers = [nn.Linear(24, 13), nn.Linear(13, 7), nn.Linear(7, 6)]
-    for layer, weight in zip(layers, MLP(params).net((24,), 6).init(generator(1, INIT)).values(), strict=True):
+    for layer, weight in zip(layers, MLP(params).net((24,), 6).init(generator(1, Purpose.INIT)).values(), strict=True):
         load(layer, weight)
     norm = nn.LayerNorm(24, eps=1e-6, elementwise_affine=False)
     model = nn.Sequential(norm, layers[0], module(), layers[1], module(), layers[2])
@@ -361,7 +362,7 @@ def test_the_bird_mae_preset_holds_the_papers_values_and_each_can_be_overridden(
         "epochs": 30, "batch": 64, "schedule": "cosine", "grad_clip": 2,
     }  # fmt: skip
     assert {name: getattr(params, name) for name in recipe} == recipe
-    assert resolve("classifier", "linear:bird-mae,lr=4e-4,batch=64").canonical == "linear:bird-mae"
-    assert resolve("classifier", "linear:bird-mae,grad_clip=1").canonical == "linear:bird-mae,grad_clip=1"
+    assert resolve("classifier", "linear:bird-mae,lr=4e-4,batch=64").canonical == "linear@2:bird-mae"
+    assert resolve("classifier", "linear:bird-mae,grad_clip=1").canonical == "linear@2:bird-mae,grad_clip=1"
     in_full = ",".join(f"{k}={v}" for k, v in LinearParams.PRESETS["bird-mae"].items())
-    assert resolve("classifier", f"linear,{in_full}").canonical == "linear:bird-mae"
+    assert resolve("classifier", f"linear,{in_full}").canonical == "linear@2:bird-mae"

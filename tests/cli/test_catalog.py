@@ -213,7 +213,7 @@ def test_presets_are_listed_and_spelled_out(cli) -> None:
     (linear,) = [d for d in json.loads(cli("classifiers", "--json").out) if d["name"] == "linear"]
     assert linear["presets"]["bird-mae"]["lr"] == "0.0004"
     spelled = ",".join(f"{key}={value}" for key, value in linear["presets"]["bird-mae"].items())
-    assert resolve("classifier", f"linear,{spelled}").canonical == "linear:bird-mae"
+    assert resolve("classifier", f"linear,{spelled}").canonical == "linear@2:bird-mae"
     assert f"preset linear:bird-mae is {spelled}" in cli("classifiers", "linear").out
     assert "presets" in cli("classifiers").out.splitlines()[0]
     assert "presets" not in cli("models").out.splitlines()[0]

@@ -1,5 +1,6 @@
 """In which order a job's reports are sealed, how often it passes over the test split, and what a kill costs it."""
 
+import re
 import signal
 import sqlite3
 import subprocess
@@ -39,7 +40,7 @@ def sealed(db: Path) -> list[str]:
     """The classifiers' names, in the order in which their reports came."""
     with sqlite3.connect(db) as store:
         found = store.execute("SELECT classifier FROM runs ORDER BY id").fetchall()
-    return [classifier.partition(",")[0] for (classifier,) in found]
+    return [re.split("[@,]", classifier)[0] for (classifier,) in found]
 
 
 @pytest.fixture
@@ -166,5 +167,5 @@ def test_a_probe_that_memory_does_not_suffice_for_takes_no_other_with_it(
     with pytest.raises(RunFailed, match="the memory of 'cpu' does not suffice") as failed:
         run(tmp_path / "r.sqlite", "knn", "centroid", PROTOTYPICAL, ATTENTIVE)
     ((cell, reason),) = [(o.cell, o.reason) for o in failed.value.failures]
-    assert (cell.classifier.partition(",")[0], reason) == (name, "out of memory")
+    assert (cell.classifier.partition("@")[0], reason) == (name, "out of memory")
     assert sorted(sealed(tmp_path / "r.sqlite")) == sorted({"knn", "centroid", "prototypical", "attentive"} - {name})

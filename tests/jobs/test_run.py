@@ -44,7 +44,7 @@ def test_the_same_cell_is_computed_once_and_comes_back_equal(tmp_path: Path) -> 
     first, second = run(tmp_path / "r.sqlite"), run(tmp_path / "r.sqlite")
     assert first == second
     (report,) = first
-    assert report.cell == benchkit.Cell("digits", "pixels", "centroid", -1, 0)
+    assert report.cell == benchkit.Cell("digits", "pixels", "centroid@2", -1, 0)
     assert report.value > 0.8
     assert {c.name for c in report.checks} == {"chance", "features", "labels", "leakage"}
     assert not report.warnings
@@ -54,7 +54,7 @@ def test_two_spellings_of_one_cell_are_one_cell(tmp_path: Path) -> None:
     grid = Grid(("digits",), ("pixels",), ("knn,k=7", "knn,k=07", "knn,k=7,weights=softmax"))
     plan = make_plan([grid], None)
     assert len({p.cell for p in plan.cells}) == len(plan.cells)
-    assert plan.cells[0].cell.classifier.startswith("knn,k=7")
+    assert plan.cells[0].cell.classifier.startswith("knn@2,k=7")
 
 
 def test_the_same_seed_gives_the_same_number_and_another_seed_another(tmp_path: Path) -> None:

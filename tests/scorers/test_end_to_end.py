@@ -56,6 +56,6 @@ def test_every_scorer_is_judged_on_real_traits_in_one_table(shared: Path, tmp_pa
         shown = results.table(rows=["classifier"], columns=["n_train"])
     assert shown.shape[0] == 5
     assert [name.split(",")[0].split(":")[0] for name in sorted(shown.index)] == [
-        "fitted", "kmeans@2", "pca", "random", "sae",
+        "fitted", "kmeans@3", "pca", "random@2", "sae",
     ]  # fmt: skip
     assert shown.notna().all().all()

@@ -286,7 +286,7 @@ def test_a_scorer_that_memory_does_not_suffice_for_fails_alone_in_one_line(
     with pytest.raises(RunFailed) as caught:
         run(tmp_path / "r.sqlite", folder, classifier=["random,k=4", "random,k=8"])
     (failure,), (report,) = caught.value.failures, caught.value.reports
-    assert (failure.cell.classifier, report.cell.classifier) == ("random,k=8", "random,k=4")
+    assert (failure.cell.classifier, report.cell.classifier) == ("random@2,k=8", "random@2,k=4")
     assert failure.reason == "out of memory"
     assert failure.error is not None
     assert failure.error.startswith("the memory of 'cpu' does not suffice (")
@@ -299,7 +299,7 @@ def test_a_sweep_may_call_a_scorer_by_its_name(folder: Path, tmp_path: Path) -> 
     sweep.write_text(f'task = "traits,root={folder}"\nmodel = "{MODEL}"\nscorer = ["random,k=4", "random,k=8"]\n')
     (grid,) = read_sweep(sweep)
     assert grid.classifier == ("random,k=4", "random,k=8")
-    assert [p.cell.classifier for p in make_plan([grid], None).cells] == ["random,k=4", "random,k=8"]
+    assert [p.cell.classifier for p in make_plan([grid], None).cells] == ["random@2,k=4", "random@2,k=8"]
 
 
 def test_permuted_labels_are_checked_on_demand(folder: Path, tmp_path: Path) -> None:
@@ -379,8 +379,8 @@ def test_real_recordings_through_the_command_line(sounds: Path, shared: Path, tm
     assert (few["n_train_used"], all_["n_train_used"], all_["n_test"]) == (16, 80, 80)
     assert all_["chance"] == pytest.approx((0.2 + 0.2 + 0.3 + 0.2) / 4)
     assert all_["low"] > all_["chance"] + 0.05  # even random weights know rain from a rooster
-    assert all_["classifier"] == "random,k=256"
+    assert all_["classifier"] == "random@2,k=256"
     assert all_["marks"] is None
     table = call("table", "--rows", "classifier", "--cols", "n_train")
-    assert "random,k=256" in table
+    assert "random@2,k=256" in table
     assert "n_train=16" in table

@@ -16,8 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchkit.machine.environment import Environment
-from benchkit.records.report import Cell, Metric, Report
+from benchkit.records.report import Cell, Environment, Metric, Report
 from benchkit.store import open_store
 from benchkit.store.insert import insert
 

@@ -30,9 +30,8 @@ import numpy as np
 from benchkit.catalog.discovery import Catalog, Plugin
 from benchkit.hookspecs import Entry
 from benchkit.interfaces import Backbone, Classifier, Encoded, Example, Fitted, Labels, Problem, Task
-from benchkit.machine.environment import Environment
 from benchkit.planning.plan import Grid, make_plan
-from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Metric, Report
+from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
 from benchkit.records.sealing import seal
 from benchkit.store import open_store
 from benchkit.store.ingest import ingest_inbox

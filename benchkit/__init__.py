@@ -1,44 +1,60 @@
 """benchkit: how well does a frozen model's representation solve this task?
 
-The names below are the public API. They are imported when first used, so that `import benchkit` costs nothing.
+The names below are the public API: plugins import from `benchkit` and `benchkit.testing` alone, and what lies behind
+may move. They are imported when first used, so that `import benchkit` costs nothing.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from benchkit.machine.version import __version__ as __version__
+_NAMES = {
+    "benchkit.activations": "Recording",
+    "benchkit.api": "Results open run",
+    "benchkit.catalog.resolve": "resolve",
+    "benchkit.catalog.spec": "format_value local_path param",
+    "benchkit.errors": (
+        "BenchkitError DataError FitError MediaError MissingDependency PluginError SpecError did_you_mean require"
+    ),
+    "benchkit.hookspecs": "Entry hookimpl",
+    "benchkit.interfaces": (
+        "Backbone Classifier Encoded Example Fitted Fold Labels Modality NoParams Problem Published Scorer "
+        "Subset Task Trainable WeightRole Weights"
+    ),
+    "benchkit.machine.cpus": "available_cpus=available",
+    "benchkit.machine.version": "__version__",
+    "benchkit.media.decode": "Audio Image",
+    "benchkit.media.fetch": "MANIFEST copy_from_hub=copy read_manifest",
+    "benchkit.media.fingerprint": "cache_dir fingerprint fingerprint_path fingerprint_tensors",
+    "benchkit.media.frontends.kaldi": "Fbank fbank",
+    "benchkit.media.frontends.mel": "FLOOR MelSettings hann log_mel mel_filterbank",
+    "benchkit.media.hub": "Blocks Hub HubFile OfflineError RemoteError reach_hub=reach",
+    "benchkit.progress": "Progress",
+    "benchkit.records.report": "Cell Report",
+}
+"""Of each module its public names; `public=inner` where it goes by another name here."""
 
 _WHERE = {
-    "run": "benchkit.api",
-    "open": "benchkit.api",
-    "Results": "benchkit.api",
-    "Audio": "benchkit.media.decode",
-    "Image": "benchkit.media.decode",
-    "Backbone": "benchkit.interfaces",
-    "Classifier": "benchkit.interfaces",
-    "Encoded": "benchkit.interfaces",
-    "Example": "benchkit.interfaces",
-    "Fitted": "benchkit.interfaces",
-    "Fold": "benchkit.interfaces",
-    "Problem": "benchkit.interfaces",
-    "Published": "benchkit.interfaces",
-    "Scorer": "benchkit.interfaces",
-    "Subset": "benchkit.interfaces",
-    "Task": "benchkit.interfaces",
-    "Trainable": "benchkit.interfaces",
-    "Weights": "benchkit.interfaces",
-    "BenchkitError": "benchkit.errors",
-    "Cell": "benchkit.records.report",
-    "Report": "benchkit.records.report",
-    "Entry": "benchkit.hookspecs",
-    "hookimpl": "benchkit.hookspecs",
-    "param": "benchkit.catalog.spec",
+    name.partition("=")[0]: (module, name.rpartition("=")[2])
+    for module, names in _NAMES.items()
+    for name in names.split()
 }
 
 if TYPE_CHECKING:
+    from benchkit.activations import Recording
     from benchkit.api import Results, open, run
-    from benchkit.catalog.spec import param
-    from benchkit.errors import BenchkitError
+    from benchkit.catalog.resolve import resolve
+    from benchkit.catalog.spec import format_value, local_path, param
+    from benchkit.errors import (
+        BenchkitError,
+        DataError,
+        FitError,
+        MediaError,
+        MissingDependency,
+        PluginError,
+        SpecError,
+        did_you_mean,
+        require,
+    )
     from benchkit.hookspecs import Entry, hookimpl
     from benchkit.interfaces import (
         Backbone,
@@ -47,28 +63,103 @@ if TYPE_CHECKING:
         Example,
         Fitted,
         Fold,
+        Labels,
+        Modality,
+        NoParams,
         Problem,
         Published,
         Scorer,
         Subset,
         Task,
         Trainable,
+        WeightRole,
         Weights,
     )
+    from benchkit.machine.cpus import available as available_cpus
+    from benchkit.machine.version import __version__
     from benchkit.media.decode import Audio, Image
+    from benchkit.media.fetch import MANIFEST, read_manifest
+    from benchkit.media.fetch import copy as copy_from_hub
+    from benchkit.media.fingerprint import cache_dir, fingerprint, fingerprint_path, fingerprint_tensors
+    from benchkit.media.frontends.kaldi import Fbank, fbank
+    from benchkit.media.frontends.mel import FLOOR, MelSettings, hann, log_mel, mel_filterbank
+    from benchkit.media.hub import Blocks, Hub, HubFile, OfflineError, RemoteError
+    from benchkit.media.hub import reach as reach_hub
+    from benchkit.progress import Progress
     from benchkit.records.report import Cell, Report
 
 __all__ = [
-    "Audio", "Backbone", "BenchkitError", "Cell", "Classifier", "Encoded", "Entry", "Example", "Fitted", "Fold",
-    "Image", "Problem", "Published", "Report", "Results", "Scorer", "Subset", "Task", "Trainable", "Weights",
-    "hookimpl", "open", "param", "run",
+    "FLOOR",
+    "MANIFEST",
+    "Audio",
+    "Backbone",
+    "BenchkitError",
+    "Blocks",
+    "Cell",
+    "Classifier",
+    "DataError",
+    "Encoded",
+    "Entry",
+    "Example",
+    "Fbank",
+    "FitError",
+    "Fitted",
+    "Fold",
+    "Hub",
+    "HubFile",
+    "Image",
+    "Labels",
+    "MediaError",
+    "MelSettings",
+    "MissingDependency",
+    "Modality",
+    "NoParams",
+    "OfflineError",
+    "PluginError",
+    "Problem",
+    "Progress",
+    "Published",
+    "Recording",
+    "RemoteError",
+    "Report",
+    "Results",
+    "Scorer",
+    "SpecError",
+    "Subset",
+    "Task",
+    "Trainable",
+    "WeightRole",
+    "Weights",
+    "__version__",
+    "available_cpus",
+    "cache_dir",
+    "copy_from_hub",
+    "did_you_mean",
+    "fbank",
+    "fingerprint",
+    "fingerprint_path",
+    "fingerprint_tensors",
+    "format_value",
+    "hann",
+    "hookimpl",
+    "local_path",
+    "log_mel",
+    "mel_filterbank",
+    "open",
+    "param",
+    "reach_hub",
+    "read_manifest",
+    "require",
+    "resolve",
+    "run",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name not in _WHERE:
         raise AttributeError(f"module 'benchkit' has no attribute '{name}'")
-    value = globals()[name] = getattr(import_module(_WHERE[name]), name)
+    module, inner = _WHERE[name]
+    value = globals()[name] = getattr(import_module(module), inner)
     return value
 
 

@@ -11,8 +11,7 @@ from typing import Any
 
 import pytest
 
-from benchkit.machine.environment import Environment
-from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Metric, Report
+from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
 
 
 @pytest.fixture

@@ -8,10 +8,11 @@ from benchkit.catalog.resolve import resolve
 from benchkit.diagnose.run import Looked, check_media, diagnose
 from benchkit.errors import BenchkitError
 from benchkit.features.batches import memory_suffices
-from benchkit.machine.environment import Meter, describe, resolve_device
+from benchkit.machine.environment import Meter, resolve_device
 from benchkit.machine.files import write_atomic
 from benchkit.machine.times import now
 from benchkit.progress import Progress
+from benchkit.records.environment import describe
 from benchkit.records.sealing import seal
 from benchkit.store import check_place, open_store, side_folder
 from benchkit.store.opening import refresh

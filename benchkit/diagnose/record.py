@@ -8,8 +8,8 @@ from benchkit.diagnose.judge import RULE, Judged
 from benchkit.diagnose.remedies import participation
 from benchkit.diagnose.run import Looked
 from benchkit.diagnose.weights import Layer, standouts
-from benchkit.machine.environment import Environment
 from benchkit.records.others import Diagnosis
+from benchkit.records.report import Environment
 
 
 def record(

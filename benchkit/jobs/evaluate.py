@@ -18,10 +18,11 @@ from benchkit.interfaces import Published
 from benchkit.jobs.data import JobData
 from benchkit.jobs.fit import Result
 from benchkit.jobs.job import JobOptions
-from benchkit.machine.environment import Meter, describe
+from benchkit.machine.environment import Meter
 from benchkit.machine.files import write_atomic
 from benchkit.machine.times import now
 from benchkit.progress import Progress
+from benchkit.records.environment import describe
 from benchkit.records.others import Reason
 from benchkit.records.predictions import as_parquet
 from benchkit.records.report import Artifact, Cell, Check, Report

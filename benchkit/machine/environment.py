@@ -12,30 +12,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from benchkit.errors import BenchkitError
-from benchkit.machine.version import __version__
 
 _LIBRARIES = {
     "numpy": "numpy", "scipy": "scipy", "torch": "torch", "jax": "jax", "flax": "flax", "sklearn": "scikit-learn",
     "soundfile": "soundfile", "soxr": "soxr", "PIL": "pillow", "transformers": "transformers", "pyarrow": "pyarrow",
     "onnxruntime": "onnxruntime", "safetensors": "safetensors", "datasets": "datasets",
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Environment:
-    """Where and how a report was made. Times in seconds, memory in bytes."""
-
-    benchkit_version: str
-    git_commit: str | None
-    git_dirty: bool | None
-    argv: list[str]
-    versions: dict[str, str]
-    host: str
-    device: str
-    wall_s: float
-    cpu_s: float
-    peak_rss_bytes: int
-    peak_device_bytes: int | None = None
 
 
 @dataclass
@@ -53,25 +35,14 @@ class Meter:
         return passed
 
 
-def describe(providers: dict[str, str], device: str, wall_s: float, cpu_s: float) -> Environment:
-    """The environment of this process. providers: 'distribution version' of each plugin that took part."""
-    commit, dirty = git_state()
-    versions = {"python": platform.python_version()}
-    versions |= {dist: _version(dist) for module, dist in _LIBRARIES.items() if module in sys.modules}
-    versions |= dict(provider.split(" ", 1) for provider in providers.values())
-    return Environment(
-        benchkit_version=__version__,
-        git_commit=commit,
-        git_dirty=dirty,
-        argv=_command(),
-        versions=versions,
-        host=platform.node(),
-        device=device_name(device),
-        wall_s=wall_s,
-        cpu_s=cpu_s,
-        peak_rss_bytes=_peak_rss(),
-        peak_device_bytes=_peak_device(device),
-    )
+def loaded_versions() -> dict[str, str]:
+    """Of Python and of the loaded libraries that have a say in a number, by the names of their distributions."""
+    loaded = {dist: _version(dist) for module, dist in _LIBRARIES.items() if module in sys.modules}
+    return {"python": platform.python_version()} | loaded
+
+
+def host() -> str:
+    return platform.node()
 
 
 @cache
@@ -155,7 +126,7 @@ def _version(dist: str) -> str:
         return "?"
 
 
-def _command() -> list[str]:
+def command() -> list[str]:
     """The command line; of the program its name alone, for a folder of one machine means nothing on another."""
     program = Path(sys.argv[0]).name
     return ["benchkit" if program == "__main__.py" else program, *sys.argv[1:]]
@@ -166,12 +137,12 @@ def _cpu_seconds() -> float:
     return own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
 
 
-def _peak_rss() -> int:
+def peak_rss() -> int:
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _peak_device(device: str) -> int | None:
+def peak_device(device: str) -> int | None:
     if device.startswith("cuda") and "torch" in sys.modules:
         return int(sys.modules["torch"].cuda.max_memory_allocated(device))
     return None

@@ -9,8 +9,7 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchkit.machine.environment import Environment
-from benchkit.records.report import Cell, strict_json
+from benchkit.records.report import Cell, Environment, strict_json
 
 Reason = Literal["error", "crash", "killed", "out of memory", "disk", "network", "time limit", "cancelled", "node lost"]
 """error: said in one line. crash: a bug in somebody's code, the trace is in the log. disk: one that is full, or that

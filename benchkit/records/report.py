@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
-from benchkit.machine.environment import Environment
-
 
 class Cell(NamedTuple):
     """What is computed once: four canonical names and a seed."""
@@ -71,6 +69,23 @@ class Artifact:
     path: str
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where and how a report was made. Times in seconds, memory in bytes."""
+
+    benchkit_version: str
+    git_commit: str | None
+    git_dirty: bool | None
+    argv: list[str]
+    versions: dict[str, str]
+    host: str
+    device: str
+    wall_s: float
+    cpu_s: float
+    peak_rss_bytes: int
+    peak_device_bytes: int | None = None
 
 
 @dataclass(frozen=True)

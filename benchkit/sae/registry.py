@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchkit.machine.environment import describe
+from benchkit.records.environment import describe
 from benchkit.records.others import Training
 from benchkit.records.sealing import seal
 from benchkit.sae.outcome import Outcome

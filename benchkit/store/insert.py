@@ -5,10 +5,9 @@ import json
 from dataclasses import asdict
 from typing import Any
 
-from benchkit.machine.environment import Environment
 from benchkit.machine.times import now
 from benchkit.records.others import Diagnosis, Failure, Training
-from benchkit.records.report import Report
+from benchkit.records.report import Environment, Report
 from benchkit.records.sealing import Sealed
 from benchkit.store.database import Store
 

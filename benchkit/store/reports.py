@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchkit.errors import StoreError
-from benchkit.machine.environment import Environment
-from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Metric, Report
+from benchkit.records.report import Artifact, Cell, Check, ClassMetric, Environment, Metric, Report
 from benchkit.store.database import Store
 
 _RUN = """

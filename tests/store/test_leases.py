@@ -13,9 +13,8 @@ from typing import Any
 
 import pytest
 
-from benchkit.machine.environment import Environment
 from benchkit.planning.plan import Grid, make_plan
-from benchkit.records.report import Cell, Report
+from benchkit.records.report import Cell, Environment, Report
 from benchkit.records.sealing import seal
 from benchkit.store import Store, claims, leases, open_store
 from benchkit.store.claims import Owner, await_orphans, claim, owners, release, release_dead

@@ -1,6 +1,6 @@
 """Audio-MAE (arXiv 2207.06405) as a benchkit backbone."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

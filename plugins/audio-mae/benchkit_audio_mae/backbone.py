@@ -25,9 +25,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from benchkit.catalog.spec import param
-from benchkit.errors import BenchkitError
-from benchkit.media.hub import Hub, OfflineError, RemoteError
+from benchkit import BenchkitError, Hub, OfflineError, RemoteError, param
 from benchkit_audio_mae.checkpoint import FILES, from_timm, read_weights
 from benchkit_bird_mae.architecture import Architecture, read_config
 from benchkit_bird_mae.spectrogram_backbone import EncoderParams, SpectrogramBackbone
@@ -89,7 +87,7 @@ class AudioMAE(SpectrogramBackbone):
         return self.params.seconds * self.sample_rate
 
     def recipe(self) -> Any:
-        from benchkit.media.frontends.kaldi import Fbank
+        from benchkit import Fbank
         from benchkit_bird_mae.spectrogram import Recipe
 
         fbank, frames = Fbank(self.sample_rate), self.architecture.frames

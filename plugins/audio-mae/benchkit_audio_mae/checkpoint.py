@@ -5,7 +5,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import BenchkitError, did_you_mean
+from benchkit import BenchkitError, did_you_mean
 from benchkit_bird_mae.architecture import Architecture
 
 FILES = ("model.safetensors", "pytorch_model.bin")

@@ -12,9 +12,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from benchkit import BenchkitError, SpecError, resolve
 from benchkit.catalog.discovery import discover
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import BenchkitError, SpecError
 from benchkit.media import hub as remote
 from benchkit.testing.backbone import BackboneSuite
 from benchkit.testing.hub import FakeHub

@@ -1,6 +1,6 @@
 """Backbones without training: what every learnt model must beat."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

@@ -26,7 +26,7 @@ def resized(raw: UInt8[np.ndarray, "H W C"], size: int) -> UInt8[np.ndarray, "{s
     """
     if raw.shape[:2] == (size, size):
         return raw
-    from benchkit.errors import require
+    from benchkit import require
 
     require("PIL", "benchkit-core[image]")
     from PIL import Image

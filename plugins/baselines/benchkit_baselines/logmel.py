@@ -3,8 +3,7 @@
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.interfaces import Encoded
-from benchkit.media.frontends.mel import log_mel
+from benchkit import Encoded, log_mel
 from benchkit_baselines.waves import MelParams, WaveBackbone
 
 

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.catalog.spec import param
-from benchkit.interfaces import Encoded
-from benchkit.media.frontends.mel import MelSettings, log_mel
+from benchkit import Encoded, MelSettings, log_mel, param
 from benchkit_baselines.waves import MelParams, WaveBackbone
 
 

@@ -6,10 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import BenchkitError
-from benchkit.interfaces import Backbone, Encoded
-from benchkit.media.fingerprint import fingerprint
+from benchkit import Backbone, BenchkitError, Encoded, fingerprint, param
 from benchkit_baselines.images import coloured, resized
 
 

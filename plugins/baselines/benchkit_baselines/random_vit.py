@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit.errors import BenchkitError, did_you_mean
-from benchkit.interfaces import Encoded, Trainable, Weights
-from benchkit.media.fingerprint import fingerprint
+from benchkit import BenchkitError, Encoded, Trainable, Weights, did_you_mean, fingerprint
 from benchkit_baselines.images import coloured, resized
 from benchkit_baselines.vit_params import PLACES, RandomViTParams
 from benchkit_baselines.waves import WaveBackbone

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
-from benchkit.interfaces import WeightRole, Weights
-from benchkit.media.frontends.mel import FLOOR, MelSettings, hann, mel_filterbank
+from benchkit import FLOOR, MelSettings, WeightRole, Weights, hann, mel_filterbank
 from benchkit_baselines.vit_params import PLACES, RandomViTParams
 
 Seen = dict[str, Tensor]

@@ -6,10 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.catalog.spec import param
-from benchkit.interfaces import Backbone
-from benchkit.media.fingerprint import fingerprint
-from benchkit.media.frontends.mel import MelSettings
+from benchkit import Backbone, MelSettings, fingerprint, param
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchkit.catalog.resolve import resolve
-from benchkit.interfaces import Task
+from benchkit import Task, resolve
 
 
 @pytest.fixture(scope="module")

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import SpecError
+from benchkit import SpecError, resolve
 from benchkit.testing import BackboneSuite
 from benchkit_baselines.logmel import LogMel
 from benchkit_baselines.waves import MelParams

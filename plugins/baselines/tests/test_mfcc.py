@@ -5,9 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import SpecError
-from benchkit.media.frontends.mel import MelSettings
+from benchkit import MelSettings, SpecError, resolve
 from benchkit.testing import BackboneSuite
 from benchkit_baselines.mfcc import MFCC, MFCCParams, cepstrum, crossings, slopes
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchkit.errors import BenchkitError
-from benchkit.interfaces import Modality
+from benchkit import BenchkitError, Modality
 from benchkit.testing import BackboneSuite
 from benchkit_baselines.pixels import Pixels, PixelsParams
 

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import BenchkitError, SpecError
-from benchkit.media.frontends.mel import log_mel as numpy_log_mel
+from benchkit import BenchkitError, SpecError, resolve
+from benchkit import log_mel as numpy_log_mel
 from benchkit.testing import BackboneSuite
 from benchkit_baselines.random_vit import RandomViT
 from benchkit_baselines.vit import Block, log_mel, positions

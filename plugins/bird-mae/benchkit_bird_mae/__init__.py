@@ -1,6 +1,6 @@
 """Bird-MAE (arXiv 2504.12880) as benchkit backbones."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

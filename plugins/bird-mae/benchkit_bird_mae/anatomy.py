@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from benchkit.interfaces import WeightRole, Weights
+from benchkit import WeightRole, Weights
 from benchkit_bird_mae.vit import ViT
 
 BLOCK: tuple[tuple[str, WeightRole], ...] = (

@@ -7,7 +7,7 @@ from operator import index
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import BenchkitError
+from benchkit import BenchkitError
 
 
 @dataclass(frozen=True)

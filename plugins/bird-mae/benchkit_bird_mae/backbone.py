@@ -14,8 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from benchkit.catalog.spec import param
-from benchkit.media.hub import Hub
+from benchkit import Hub, param
 from benchkit_bird_mae.architecture import Architecture, from_config, read_config
 from benchkit_bird_mae.spectrogram_backbone import EncoderParams, SpectrogramBackbone
 
@@ -65,7 +64,7 @@ class BirdMAE(SpectrogramBackbone):
         return 5 * self.sample_rate
 
     def recipe(self) -> Any:
-        from benchkit.media.frontends.kaldi import Fbank
+        from benchkit import Fbank
         from benchkit_bird_mae.spectrogram import Recipe
 
         arch = self.architecture

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float32
 from torch import Tensor
 
-from benchkit.media.frontends.kaldi import Fbank, fbank
+from benchkit import Fbank, fbank
 
 
 @dataclass(frozen=True)

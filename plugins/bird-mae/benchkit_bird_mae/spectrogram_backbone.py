@@ -12,9 +12,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import BenchkitError, did_you_mean
-from benchkit.interfaces import Backbone, Encoded, Modality, Trainable, Weights
+from benchkit import Backbone, BenchkitError, Encoded, Modality, Trainable, Weights, did_you_mean, param
 from benchkit_bird_mae.architecture import Architecture
 
 

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchkit.errors import BenchkitError
-from benchkit.media.fingerprint import fingerprint
+from benchkit import BenchkitError, fingerprint
 from benchkit_bird_mae.architecture import Architecture
 from benchkit_bird_mae.vit import ViT
 

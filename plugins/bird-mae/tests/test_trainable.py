@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
+from benchkit import Problem
 from benchkit.classifiers.finetune import Finetune
 from benchkit.classifiers.params import FinetuneParams
-from benchkit.interfaces import Problem
 from benchkit_bird_mae.backbone import BirdMAE, Params
 
 

@@ -1,6 +1,6 @@
 """BirdNET and Perch as benchkit backbones, through the models that the package `birdnet` publishes and runs."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

@@ -11,10 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from benchkit.catalog.spec import param
-from benchkit.errors import BenchkitError, require
-from benchkit.machine import cpus
-from benchkit.media.fingerprint import fingerprint_path
+from benchkit import BenchkitError, available_cpus, fingerprint_path, param, require
 from benchkit_birdnet.files import Release, load_package, locate
 from benchkit_birdnet.runtime import backend, device_name, in_batches, loaded
 from benchkit_birdnet.windows import Encoder, Window, WindowBackbone, WindowParams
@@ -80,7 +77,7 @@ def _lite(path: Path) -> Encoder:
     from birdnet.core.backends import TF_BACKEND_LIB_ARG
 
     library = {TF_BACKEND_LIB_ARG: "litert"}
-    return in_batches([backend(AcousticTFBackendFP32V2_4, path, **library) for _ in range(cpus.available())])
+    return in_batches([backend(AcousticTFBackendFP32V2_4, path, **library) for _ in range(available_cpus())])
 
 
 def _onnx(path: Path, device: str) -> Encoder:
@@ -90,5 +87,5 @@ def _onnx(path: Path, device: str) -> Encoder:
 
     gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
     return in_batches(
-        [backend(AcousticOnnxBackendFP32V3_0, path, device_name(device, gpu), cpu_threads=cpus.available())]
+        [backend(AcousticOnnxBackendFP32V3_0, path, device_name(device, gpu), cpu_threads=available_cpus())]
     )

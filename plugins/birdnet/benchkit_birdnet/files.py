@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchkit.errors import BenchkitError, require
-from benchkit.media.fingerprint import cache_dir
-from benchkit.media.hub import OfflineError, RemoteError, reach
+from benchkit import BenchkitError, OfflineError, RemoteError, cache_dir, require
+from benchkit import reach_hub as reach
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import BenchkitError, MissingDependency, require
-from benchkit.machine import cpus
-from benchkit.media.fingerprint import fingerprint_path
+from benchkit import BenchkitError, MissingDependency, available_cpus, fingerprint_path, param, require
 from benchkit_birdnet.files import Release, load_package, locate
 from benchkit_birdnet.runtime import backend, device_name, in_batches, loaded
 from benchkit_birdnet.windows import Encoder, Window, WindowBackbone, WindowParams
@@ -112,7 +109,7 @@ def _onnx(path: Path, device: str) -> Encoder:
     from birdnet.core.backends import load_onnx_model
 
     gpu = "CUDAExecutionProvider" in onnxruntime.get_available_providers()
-    session: Any = load_onnx_model(path, device_name(device, gpu), cpus.available())
+    session: Any = load_onnx_model(path, device_name(device, gpu), available_cpus())
     given = session.get_inputs()[0].name
     outputs = [output.name for output in session.get_outputs()]
     if "embedding" not in outputs:
@@ -125,7 +122,7 @@ def _tensorflow(folder: Path, device: str) -> Encoder:
 
     with _environment_kept("CUDA_VISIBLE_DEVICES"):
         check_tf_version_for_perch_v2()
-        return in_batches([backend(AcousticPBBackendFP32PerchV2, folder, device, cpu_threads=cpus.available())])
+        return in_batches([backend(AcousticPBBackendFP32PerchV2, folder, device, cpu_threads=available_cpus())])
 
 
 def _require_tensorflow() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.errors import BenchkitError
+from benchkit import BenchkitError
 from benchkit_birdnet.windows import Encoder, Window
 
 BATCH = 16

@@ -20,9 +20,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import BenchkitError
-from benchkit.interfaces import Backbone, Encoded, Modality
+from benchkit import Backbone, BenchkitError, Encoded, Modality, param
 
 Placement = Literal["cover", "padded", "centre", "first"]
 Encoder = Callable[[Float32[np.ndarray, "N samples"]], Float32[np.ndarray, "N D"]]

@@ -18,9 +18,7 @@ from birdnet.acoustic.models.v3_0 import onnx
 from birdnet.utils.download_progress import set_download_progress_callback
 from birdnet.utils.helper import sha256_file, write_source_marker
 
-from benchkit.catalog.resolve import resolve
-from benchkit.media.fingerprint import cache_dir, fingerprint_path
-from benchkit.media.hub import OfflineError, RemoteError
+from benchkit import OfflineError, RemoteError, cache_dir, fingerprint_path, resolve
 from benchkit_birdnet import birdnet, perch
 from benchkit_birdnet.files import locate
 

@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchkit import BenchkitError, MissingDependency, resolve
 from benchkit.catalog.discovery import discover
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import BenchkitError, MissingDependency
 from benchkit.testing import BackboneSuite
 from benchkit_birdnet.birdnet import BirdNET, Params
 from benchkit_birdnet.perch import Params as PerchParams
@@ -103,7 +102,7 @@ def test_features_are_the_pooled_embeddings_of_the_windows(
 def test_a_batch_of_any_size_is_encoded_in_order(
     tiny: Path, spec: str, model: str, rate: int, dim: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("benchkit.machine.cpus.available", lambda: 3)  # several interpreters at once
+    monkeypatch.setattr("benchkit_birdnet.birdnet.available_cpus", lambda: 3)  # several interpreters at once
     backbone = ready(spec, tiny / model)
     batch = np.stack([backbone.preprocess(wave) for wave in clips(rate)])
     alone = np.concatenate([backbone.encode(clip[None]).pooled for clip in batch])

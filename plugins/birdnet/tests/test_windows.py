@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import BenchkitError, SpecError
+from benchkit import BenchkitError, SpecError, resolve
 from benchkit_birdnet.windows import starts
 
 RATE = 48_000

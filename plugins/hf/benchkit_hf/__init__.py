@@ -1,6 +1,6 @@
 """Encoders of the Hugging Face hub as benchkit backbones."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

@@ -15,9 +15,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit import Backbone, Encoded, Trainable, param
-from benchkit.errors import BenchkitError, require
-from benchkit.interfaces import Weights
+from benchkit import Backbone, BenchkitError, Encoded, Trainable, Weights, param, require
 from benchkit_hf.blocks import anatomy, blocks_of, points, shown
 from benchkit_hf.depths import depths
 from benchkit_hf.families import Family, family_of
@@ -238,7 +236,7 @@ class HF(Backbone):
         return anatomy(self._encoder)
 
     def fingerprint(self) -> str:
-        from benchkit.media.fingerprint import fingerprint_tensors
+        from benchkit import fingerprint_tensors
 
         return fingerprint_tensors((k, _numpy(v)) for k, v in sorted(self._encoder.state_dict().items()))
 

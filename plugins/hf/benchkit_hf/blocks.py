@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from benchkit.interfaces import WeightRole, Weights
+from benchkit import WeightRole, Weights
 
 PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
 """Inside each block, in the order of computation."""

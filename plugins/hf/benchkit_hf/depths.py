@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from benchkit.errors import BenchkitError
+from benchkit import BenchkitError
 
 
 def depths(encoder: Any, used: int | None) -> tuple[dict[str, int], int]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from benchkit.errors import BenchkitError, did_you_mean
+from benchkit import BenchkitError, did_you_mean
 
 
 @dataclass(frozen=True)

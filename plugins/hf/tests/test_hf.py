@@ -11,8 +11,7 @@ import torch
 import transformers as tf
 from safetensors.numpy import load_file, save_file
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import BenchkitError
+from benchkit import BenchkitError, resolve
 from benchkit_hf.backbone import HF, HFParams
 from benchkit_hf.blocks import PLACES, blocks_of
 

@@ -1,6 +1,6 @@
 """BirdSet for benchkit: eight tasks that differ in their data alone."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 _TASKS = {
     "pow": ("POW", "bird sounds, Powdermill, Pennsylvania: 14,911 recordings, 4,560 windows, 48 classes"),

@@ -6,8 +6,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.errors import MediaError
-from benchkit.media.decode import Audio
+from benchkit import Audio, MediaError
 
 Rule = Literal["event", "first", "centre", "loudest"]
 """first: the beginning. centre: the middle. event: around the first detected event (see `first_event`), which is the

@@ -7,7 +7,7 @@ import json
 from functools import cache
 from importlib.resources import files
 
-from benchkit.interfaces import Published
+from benchkit import Published
 
 
 def published(task: str) -> tuple[Published, ...]:

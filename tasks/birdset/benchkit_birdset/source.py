@@ -7,10 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchkit.errors import DataError
-from benchkit.media.fetch import MANIFEST, read_manifest
-from benchkit.media.fingerprint import fingerprint, fingerprint_path
-from benchkit.media.hub import Blocks, Hub, HubFile
+from benchkit import MANIFEST, Blocks, DataError, Hub, HubFile, fingerprint, fingerprint_path, read_manifest
 
 SPLITS = {"train": "train", "test": "test_5s"}
 """Names of our splits, and of theirs."""

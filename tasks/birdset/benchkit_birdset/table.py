@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8
 
-from benchkit.errors import DataError
+from benchkit import DataError
 from benchkit_birdset.clips import first_event
 from benchkit_birdset.source import Source
 

@@ -8,13 +8,8 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchkit import param
-from benchkit.catalog.params import format_value, local_path
-from benchkit.errors import BenchkitError, DataError
-from benchkit.interfaces import Example, Labels, Task
-from benchkit.media.fetch import copy
-from benchkit.media.hub import Hub
-from benchkit.progress import Progress
+from benchkit import BenchkitError, DataError, Example, Hub, Labels, Progress, Task, format_value, local_path, param
+from benchkit import copy_from_hub as copy
 from benchkit_birdset.clips import FocalClip, Window
 from benchkit_birdset.published import published
 from benchkit_birdset.source import SPLITS, HubRepository, LocalFolder, Source, patterns

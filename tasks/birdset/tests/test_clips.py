@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchkit.errors import MediaError
+from benchkit import MediaError
 from benchkit_birdset.clips import FocalClip, Window, first_event
 
 RATE = 8000

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from benchkit import DataError, OfflineError
+from benchkit import reach_hub as reach
 from benchkit.catalog.fetch import fetch as catalog_fetch
-from benchkit.errors import DataError
-from benchkit.media.hub import OfflineError, reach
 from benchkit.progress import Silent
 from benchkit_birdset import task as tasks
 from benchkit_birdset.source import check_shards

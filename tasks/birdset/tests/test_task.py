@@ -10,10 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 
-from benchkit.catalog.resolve import resolve
+from benchkit import DataError, Problem, SpecError, resolve
 from benchkit.catalog.spec import RawSpec
-from benchkit.errors import DataError, SpecError
-from benchkit.interfaces import Problem
 from benchkit.planning.sampling import subset
 from benchkit.testing import check_task
 from benchkit_birdset import task as tasks

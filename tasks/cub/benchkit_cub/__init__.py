@@ -1,6 +1,6 @@
 """The attributes of CUB-200-2011 as a task."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

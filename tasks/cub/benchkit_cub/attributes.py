@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from benchkit.errors import DataError
+from benchkit import DataError
 from benchkit_cub.layout import ATTRIBUTES, CERTAINTIES
 from benchkit_cub.lines import at, fields, whole
 

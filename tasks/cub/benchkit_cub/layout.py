@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchkit.errors import DataError
+from benchkit import DataError
 from benchkit_cub.lines import at, fields, numbered, same_ids, some, whole
 
 IMAGES, TRAIN, TEST, CLASSES, ATTRIBUTES = 11_788, 5_994, 5_794, 200, 312

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from benchkit.errors import DataError
+from benchkit import DataError
 
 _NAMED = 3
 

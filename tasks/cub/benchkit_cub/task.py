@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import DataError
-from benchkit.interfaces import Example, Task
-from benchkit.media.decode import Image
-from benchkit.media.fingerprint import fingerprint, fingerprint_path
+from benchkit import DataError, Example, Image, Task, fingerprint, fingerprint_path, param
 from benchkit_cub.attributes import Answers, read_answers
 from benchkit_cub.layout import Layout, attributes_path, inside, read_layout
 

@@ -9,9 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import DataError, SpecError
-from benchkit.interfaces import Task
+from benchkit import DataError, SpecError, Task, resolve
 from benchkit.testing import check_task
 
 _spec = importlib.util.spec_from_file_location("cub_small", Path(__file__).parent / "conftest.py")

@@ -1,6 +1,6 @@
 """scikit-learn's handwritten digits as a task."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

@@ -9,11 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Int64, UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import DataError
-from benchkit.interfaces import Example, Task
-from benchkit.media.decode import Image
-from benchkit.media.fingerprint import fingerprint
+from benchkit import DataError, Example, Image, Task, fingerprint, param
 
 SCALE = 16
 """Pixels are counts of 0 to 16 dots: the 32 x 32 originals in blocks of 4 x 4."""

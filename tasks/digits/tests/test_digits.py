@@ -3,9 +3,7 @@ import pytest
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import DataError
-from benchkit.interfaces import Task
+from benchkit import DataError, Task, resolve
 from benchkit.testing import TaskSuite
 from benchkit_digits.task import Digits, DigitsParams, every_third
 

@@ -1,6 +1,6 @@
 """ESC-50 and ESC-10 as a task."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchkit.errors import DataError
+from benchkit import DataError
 
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
 FOLDS = (1, 2, 3, 4, 5)

@@ -9,11 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from benchkit.catalog.spec import param
-from benchkit.errors import DataError
-from benchkit.interfaces import Example, Fold, Task
-from benchkit.media.decode import Audio
-from benchkit.media.fingerprint import fingerprint_path
+from benchkit import Audio, DataError, Example, Fold, Task, fingerprint_path, param
 from benchkit_esc50.layout import FOLDS, Clip, read
 
 PLACE = ("meta/esc50.csv", "audio/*")

@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import DataError, SpecError
-from benchkit.interfaces import Task
+from benchkit import DataError, SpecError, Task, resolve
 from benchkit.testing import check_task
 
 HEADER = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]

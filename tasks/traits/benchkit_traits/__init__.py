@@ -1,6 +1,6 @@
 """Any folder of images or recordings with a table of binary traits as a task."""
 
-from benchkit.hookspecs import Entry, hookimpl
+from benchkit import Entry, hookimpl
 
 
 @hookimpl

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from benchkit.errors import DataError, did_you_mean
+from benchkit import DataError, did_you_mean
 
 SPLITS = ("train", "test")
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")

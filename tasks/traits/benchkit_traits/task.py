@@ -8,11 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from benchkit.catalog.spec import param
-from benchkit.errors import DataError
-from benchkit.interfaces import Example, Task
-from benchkit.media.decode import Audio, Image
-from benchkit.media.fingerprint import fingerprint, fingerprint_path
+from benchkit import Audio, DataError, Example, Image, Task, fingerprint, fingerprint_path, param
 from benchkit_traits.table import IMAGES, RECORDINGS, SPLITS, Part, Table, read
 
 TABLE = "traits.csv"

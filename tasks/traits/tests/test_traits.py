@@ -10,9 +10,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from benchkit.catalog.resolve import resolve
-from benchkit.errors import BenchkitError, DataError, SpecError
-from benchkit.interfaces import Task
+from benchkit import BenchkitError, DataError, SpecError, Task, resolve
 from benchkit.planning.plan import Grid, make_plan
 from benchkit.testing import check_task
 

@@ -5,8 +5,7 @@ import uuid
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchkit.media.fingerprint import cache_dir
-from benchkit.media.hub import Hub, HubFile
+from benchkit import Hub, HubFile, cache_dir
 
 SMALL = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")

@@ -213,7 +213,7 @@ def test_a_folder_without_a_saved_model_is_named(tmp_path: Path) -> None:
 def test_reading_a_spec_imports_nothing_heavy() -> None:
     heavy = "torch", "jax", "transformers", "datasets", "sklearn", "birdnet", "tensorflow", "onnxruntime", "pandas"
     code = (
-        "import sys; from benchkit.catalog.spec import resolve\n"
+        "import sys; from benchkit import resolve\n"
         "for text in ('birdnet:3.0,hop=1', 'perch'):\n"
         "    spec = resolve('model', text); spec.canonical; spec.build().dim\n"
         f"print([m for m in {heavy} if m in sys.modules])"

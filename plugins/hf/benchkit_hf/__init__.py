@@ -5,4 +5,5 @@ from benchkit import Entry, hookimpl
 
 @hookimpl
 def benchkit_models() -> dict[str, Entry]:
-    return {"hf": Entry("any audio or image encoder that transformers knows: hf:ORG/NAME", "benchkit_hf.backbone:HF")}
+    summary = "audio and image encoders of the Hugging Face hub, 36 types: hf:ORG/NAME"
+    return {"hf": Entry(summary, "benchkit_hf.backbone:HF")}

@@ -8,13 +8,13 @@ with benchkit.open("registry.sqlite") as results:
 import os
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from benchkit.errors import BenchkitError
 from benchkit.jobs.evaluate import Outcome
-from benchkit.jobs.job import JobOptions
+from benchkit.jobs.job import Computing, JobOptions
 from benchkit.machine.environment import check_device
 from benchkit.planning.plan import Grid, Plan, Planned, State, make_plan
 from benchkit.progress import Progress, Silent
@@ -41,14 +41,13 @@ class RunFailed(BenchkitError):
         self.failures, self.reports = failures, reports
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to run; nothing here can change a number.
+@dataclass(frozen=True, kw_only=True)
+class Settings(Computing):
+    """How to run; nothing here can change a number. What every job is told is described at Computing.
 
     force: compute cells that are done again; the old reports stay as history.
     wait: wait for cells that another launcher is computing, and take over those of one that dies.
-    device: 'auto', 'cpu', 'cuda', 'cuda:1'. batch_size, workers: None chooses. skip_bad: examples a split may lose
-    because they do not decode. replicates: of the bootstrap. shuffled: fit on permuted labels too, as a check.
+    device: 'auto', 'cpu', 'cuda', 'cuda:1'.
     jobs: worker processes at once; 1 computes in this process, None is one for each GPU.
     retry_failed: try cells again that have failed with the same options before.
     slurm: submit jobs to Slurm, with these settings, instead of computing here. detach: leave when they are submitted.
@@ -59,11 +58,6 @@ class Settings:
     force: bool = False
     wait: bool = False
     device: str = "auto"
-    batch_size: int | None = None
-    workers: int | None = None
-    skip_bad: int = 0
-    replicates: int = 1000
-    shuffled: bool = False
     jobs: int | None = None
     retry_failed: bool = False
     slurm: "SlurmSettings | None" = None
@@ -93,13 +87,8 @@ class Settings:
         return JobOptions(
             side=str(side_folder(self.db.absolute())),
             cache=str((self.cache or cache_dir() / "features").absolute()),
-            device=self.device,
-            batch_size=self.batch_size,
-            workers=self.workers,
-            skip_bad=self.skip_bad,
-            replicates=self.replicates,
-            shuffled=self.shuffled,
             memory=self.slurm.memory if self.slurm else None,
+            **{f.name: getattr(self, f.name) for f in fields(Computing)},
         )
 
     def plan(self, grids: Sequence[Grid], store: Store | None) -> Plan:

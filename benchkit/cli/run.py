@@ -99,8 +99,9 @@ def run(
     path = store_path(db)
     asked = _slurm(executor, slurm, max_running, detach, jobs, sweep)
     settings = Settings(
-        path, cache, force, wait, device, batch_size, workers, skip_bad, replicates, shuffled, jobs, retry_failed,
-        asked, detach,
+        db=path, cache=cache, force=force, wait=wait, jobs=jobs, retry_failed=retry_failed, slurm=asked, detach=detach,
+        device=device, batch_size=batch_size, workers=workers, skip_bad=skip_bad, replicates=replicates,
+        shuffled=shuffled,
     )  # fmt: skip
     if dry_run:
         _print_plan(look(grids, settings))

@@ -1,4 +1,4 @@
-"""What of this machine each worker gets: one GPU, where there are any, and a share of the processors."""
+"""What of a machine each process gets: one GPU, where there are any, and a share of the processors."""
 
 import os
 from pathlib import Path
@@ -27,3 +27,9 @@ def environment(worker: int, workers: int, device: str) -> dict[str, str]:
     if cards := gpus(device):
         own["CUDA_VISIBLE_DEVICES"] = cards[worker % len(cards)]
     return own
+
+
+def node_environment() -> dict[str, str]:
+    """The environment of a job that a scheduler has given a share of a node's processors."""
+    share = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
+    return cpus.limited(int(share)) if share else dict(os.environ)

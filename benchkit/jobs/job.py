@@ -18,21 +18,29 @@ from benchkit.planning.plan import Planned
 from benchkit.records.report import Cell
 
 
-@dataclass(frozen=True)
-class JobOptions:
-    """How to compute, where that cannot change the number. Paths are absolute."""
+@dataclass(frozen=True, kw_only=True)
+class Computing:
+    """How to compute, where that cannot change the number."""
 
-    side: str
-    """The folder beside the store: sealed reports go to its inbox, predictions to its predictions."""
-    cache: str
     device: str = "cpu"
     batch_size: int | None = None
     workers: int | None = None
+    """Decoding processes. None chooses, as for batch_size."""
     skip_bad: int = 0
+    """Examples that a split may lose because they do not decode."""
     replicates: int = 1000
     """Bootstrap replicates for the interval of the primary metric."""
     shuffled: bool = False
     """Also fit each cell on permuted labels, which must fall to chance."""
+
+
+@dataclass(frozen=True)
+class JobOptions(Computing):
+    """As a job carries it. Paths are absolute."""
+
+    side: str
+    """The folder beside the store: sealed reports go to its inbox, predictions to its predictions."""
+    cache: str
     memory: str | None = None
     """What a scheduler is asked for, where there is one, as in `32G`."""
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.dispatch import LOG
+from benchkit.dispatch.machine import node_environment
 from benchkit.dispatch.slurm.folder import await_verdict, fate_file, job_file, log_name, write_fate
-from benchkit.machine import cpus
 from benchkit.machine.cluster import slurm_job
 
 _running: "list[subprocess.Popen[bytes]]" = []
@@ -48,7 +48,7 @@ class JobFile:
         file = job_file(folder, self.index)
         _link_log(file.with_name(LOG), folder)
         process = subprocess.Popen(
-            [sys.executable, "-m", "benchkit", "job", str(file)], env=_environment(), preexec_fn=_ignore_warning
+            [sys.executable, "-m", "benchkit", "job", str(file)], env=node_environment(), preexec_fn=_ignore_warning
         )
         _running.append(process)
         code = process.wait()
@@ -76,12 +76,6 @@ def _stop() -> None:
         process = _running.pop()
         process.kill()
         process.wait()
-
-
-def _environment() -> dict[str, str]:
-    """The job's share of the node's processors, for all that would else start a thread for each of them."""
-    share = os.environ.get("SLURM_CPUS_PER_TASK") or os.environ.get("SLURM_CPUS_ON_NODE")
-    return cpus.limited(int(share)) if share else dict(os.environ)
 
 
 def _ignore_warning() -> None:

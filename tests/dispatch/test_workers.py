@@ -98,7 +98,7 @@ def test_a_failing_cell_is_kept_with_its_error_and_tried_again_when_asked(tmp_pa
     assert rows(db, "SELECT DISTINCT attempts FROM failures") == [(3,)], "with other options it may work"
     code, out, _ = finished(cli(db, "show", "failed"))
     assert code == 0
-    assert out.count("centroid n_train=500 seed=0") == 3
+    assert out.count(" n_train=500 seed=0") == 3
     assert "3 times" in out
     code, out, _ = finished(cli(db, "show", "failed", "--json"))
     assert [f["reason"] for f in json.loads(out)] == ["error"] * 3

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import benchkit
+from benchkit import resolve
 from benchkit.api import Grid, RunFailed, Settings, launch, look
 from benchkit.errors import BenchkitError, SpecError
 from benchkit.media.hub import reach
@@ -117,9 +118,10 @@ def test_shuffled_labels_fall_to_chance(tmp_path: Path) -> None:
 def test_an_error_that_many_cells_share_is_told_once_for_each_task_and_model(tmp_path: Path) -> None:
     grid = ("--n-train", "500", "--seed", "0", "--seed", "1", "--classifier", "knn", "--model", "random-vit")
     ran = cli(tmp_path / "r.sqlite", *CELL, *grid)
+    probe = resolve("classifier", "centroid").canonical
     told = [line for line in ran.stderr.splitlines() if line.startswith("failed: ")]
     assert [line.split(": ")[1] for line in told] == [
-        f"digits {model} centroid n_train=500 seed=0 (and 3 others of this task and model)"
+        f"digits {model} {probe} n_train=500 seed=0 (and 3 others of this task and model)"
         for model in ("pixels", "random-vit")
     ]
     assert "error: 8 of 8 cells failed" in ran.stderr

@@ -1,6 +1,7 @@
 """Running a job: extract once, fit many, evaluate each, seal each report once it is there."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from benchkit.catalog.resolve import resolve
 from benchkit.catalog.spec import Spec
@@ -59,8 +60,10 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             break
         except NoTokens as e:
             outcomes += [Outcome.of(cell, e) for p in probes.pop("tokens") for cell in p.cells]
-            if not probes:
-                return outcomes
+        except FitError:  # fewer examples decode than one of the cells asks for
+            outcomes += _cannot_be(probes, data)
+        if not probes:
+            return outcomes
     pooled = probes.pop("pooled", [])
 
     def finish(spec: Spec, result: Result) -> None:
@@ -99,6 +102,25 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
     if pooled:
         look()
     return outcomes
+
+
+def _cannot_be(probes: dict[Needs, list[Probe]], data: JobData) -> list[Outcome]:
+    """Takes out the cells that ask for more training examples than are known to decode."""
+    lost: dict[Cell, Outcome] = {}
+    for needs, group in list(probes.items()):
+        left = []
+        for probe in group:
+            for cell in probe.cells:
+                try:
+                    data.check_subset(cell)
+                except FitError as e:
+                    lost[cell] = Outcome.of(cell, e)
+            if cells := [cell for cell in probe.cells if cell not in lost]:
+                left.append(replace(probe, cells=cells))
+        probes[needs] = left
+        if not left:
+            del probes[needs]
+    return list(lost.values())
 
 
 def _built(spec: Spec, data: JobData) -> Classifier:

@@ -158,6 +158,21 @@ def test_more_than_one_row_in_a_hundred_of_zeros_warns(n: int, marked: bool) -> 
     assert ("rows are all zero" in found(x)) == marked
 
 
+def test_rows_of_zeros_nan_and_constant_dimensions_are_looked_for_in_all_rows() -> None:
+    """8,192 at a time; closely looked at are 2,048."""
+    x = features(n=20_000, dim=8).astype(np.float32)
+    x[:, 3] = 1
+    x[10_000, 3] = 2
+    x[[5, 9000, 19_999], 1] = np.nan
+    x[17, 2], x[18_000, 2] = np.inf, -np.inf
+    x[100:220] = x[9100:9220] = 0
+    found = check_features(x)
+    assert found.summary.startswith("train: 3 NaN and 2 infinite values")
+    assert "1.2% of the rows are all zero" in found.summary
+    anatomy = found.details["train"]
+    assert (anatomy["n"], anatomy["n_constant"], anatomy["n_nan"], anatomy["n_infinite"]) == (20_000, 0, 3, 2)
+
+
 @pytest.mark.parametrize(("distinct", "marked"), [(199, True), (200, False)])
 def test_less_than_half_of_the_rows_distinct_warns(distinct: int, marked: bool) -> None:
     x = features()

@@ -113,6 +113,20 @@ def test_seeds_differ_and_one_seed_repeats():
     assert chosen[0] == chosen[-1]
 
 
+@pytest.mark.parametrize("distance", [1, 2, 100, 1000, 2**16, 2**31, 2**32, 2**40])
+def test_seeds_however_far_apart_draw_others(distance: int) -> None:
+    labels = np.repeat(np.arange(4), 50)
+    for seed in (0, 7):
+        a, b = (subset(labels, 5, s, problem("multiclass", 4)).tolist() for s in (seed, seed + distance))
+        assert a != b
+
+
+def test_every_class_has_an_order_of_its_own() -> None:
+    labels = np.tile(np.arange(3), 40)
+    rows = subset(labels, 5, 0, problem("multiclass", 3))
+    assert len({tuple(rows[labels[rows] == c] // 3) for c in range(3)}) == 3
+
+
 @settings(max_examples=5)
 @given(st.integers(0, 2**40))
 def test_every_example_is_as_likely_as_its_neighbours(start):

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from benchkit.catalog.discovery import discover
+from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, SpecError
 from benchkit.machine.times import now
 from benchkit.planning import plan as planning
@@ -19,10 +20,11 @@ from benchkit.store.claims import Owner, claim
 from benchkit.store.insert import insert, insert_failure
 
 CATALOG = discover()
-CELL = Cell("digits", "pixels", "centroid", 5, 1)
+CENTROID, KNN = (resolve("classifier", name).canonical for name in ("centroid", "knn"))
+CELL = Cell("digits", "pixels", CENTROID, 5, 1)
 GRID = Grid(("digits",), ("pixels",), ("centroid",), (5,), (1,))
 OTHERS = [
-    CELL._replace(task="digits,split=forms"), CELL._replace(model="pixels,size=12"), CELL._replace(classifier="knn"),
+    CELL._replace(task="digits,split=forms"), CELL._replace(model="pixels,size=12"), CELL._replace(classifier=KNN),
     CELL._replace(n_train=-1), CELL._replace(seed=0),
 ]  # fmt: skip
 WITH = {"device": "cpu", "skip_bad": 0}
@@ -65,7 +67,7 @@ def test_a_grid_is_the_product_of_its_values_in_order_each_cell_once() -> None:
     made = plan(None, grid, GRID, Grid(("digits",), ("pixels,size=8",), ("centroid", "knn,k=10"), (1,), (3,)))
     expected = [
         Cell("digits", m, c, n, s)
-        for m in ("pixels", "random-vit") for c in ("knn", "centroid") for n in (1, -1) for s in (3, 0)
+        for m in ("pixels", "random-vit") for c in (KNN, CENTROID) for n in (1, -1) for s in (3, 0)
     ]  # fmt: skip
     cells = [p.cell for p in made.cells]
     assert cells[:16] == expected
@@ -153,13 +155,13 @@ def test_who_has_claimed_a_failed_cell_is_at_it(store: Store) -> None:
 def test_jobs_are_the_cells_to_do_of_each_task_and_model(store: Store, done: Callable[..., None]) -> None:
     models, tasks = ("pixels", "pixels,size=12"), ("digits", "digits,split=forms")
     grid = Grid(tasks, models, ("centroid",), (1, 5))
-    done(Cell("digits", "pixels", "centroid", 1, 0))
+    done(Cell("digits", "pixels", CENTROID, 1, 0))
     made = plan(store, grid)
     jobs = [[p.cell for p in job] for job in made.jobs()]
     assert [len(job) for job in jobs] == [1, 2, 2, 2]
     assert jobs == [
-        [c for t, m, n in ((a, b, n) for n in (1, 5)) if (c := Cell(t, m, "centroid", n, 0)) != jobs_done]
-        for jobs_done in [Cell("digits", "pixels", "centroid", 1, 0)] for a in tasks for b in models
+        [c for t, m, n in ((a, b, n) for n in (1, 5)) if (c := Cell(t, m, CENTROID, n, 0)) != jobs_done]
+        for jobs_done in [Cell("digits", "pixels", CENTROID, 1, 0)] for a in tasks for b in models
     ]  # fmt: skip
     assert [[p.cell.n_train for p in job] for job in made.jobs(("done",))] == [[1]]
     assert sum(map(len, made.jobs(("todo", "done")))) == 8

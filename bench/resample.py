@@ -17,7 +17,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import numpy as np
 import soxr
 
-from benchkit.media.decode import resample
+from benchkit.media.resample import resample
 
 TO = 32_000
 

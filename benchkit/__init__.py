@@ -22,12 +22,14 @@ _NAMES = {
     ),
     "benchkit.machine.cpus": "available_cpus=available",
     "benchkit.machine.version": "__version__",
+    "benchkit.media.channels": "Channel",
     "benchkit.media.decode": "Audio Image",
     "benchkit.media.fetch": "MANIFEST copy_from_hub=copy read_manifest",
     "benchkit.media.fingerprint": "cache_dir fingerprint fingerprint_path fingerprint_tensors",
     "benchkit.media.frontends.kaldi": "Fbank fbank",
     "benchkit.media.frontends.mel": "FLOOR MelSettings hann log_mel mel_filterbank",
     "benchkit.media.hub": "Blocks Hub HubFile OfflineError RemoteError reach_hub=reach",
+    "benchkit.media.recording": "OpenAudio",
     "benchkit.progress": "Progress",
     "benchkit.records.report": "Cell Report",
 }
@@ -77,6 +79,7 @@ if TYPE_CHECKING:
     )
     from benchkit.machine.cpus import available as available_cpus
     from benchkit.machine.version import __version__
+    from benchkit.media.channels import Channel
     from benchkit.media.decode import Audio, Image
     from benchkit.media.fetch import MANIFEST, read_manifest
     from benchkit.media.fetch import copy as copy_from_hub
@@ -85,6 +88,7 @@ if TYPE_CHECKING:
     from benchkit.media.frontends.mel import FLOOR, MelSettings, hann, log_mel, mel_filterbank
     from benchkit.media.hub import Blocks, Hub, HubFile, OfflineError, RemoteError
     from benchkit.media.hub import reach as reach_hub
+    from benchkit.media.recording import OpenAudio
     from benchkit.progress import Progress
     from benchkit.records.report import Cell, Report
 
@@ -96,6 +100,7 @@ __all__ = [
     "BenchkitError",
     "Blocks",
     "Cell",
+    "Channel",
     "Classifier",
     "DataError",
     "Encoded",
@@ -115,6 +120,7 @@ __all__ = [
     "Modality",
     "NoParams",
     "OfflineError",
+    "OpenAudio",
     "PluginError",
     "Problem",
     "Progress",

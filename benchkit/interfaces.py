@@ -202,6 +202,10 @@ class Backbone(Component, ABC):
     modalities: ClassVar[tuple[Modality, ...]]
     sample_rate: ClassVar[int | None] = None
     """Of the waveforms it takes, in Hz; None for images. An instance may set its own."""
+    seconds: float | None = None
+    """Of a recording, from its beginning, that `preprocess` uses: no more is decoded, and memory does not grow with a
+    file's length. None: all of it, and recordings of more than 33 million samples are refused. An instance may set its
+    own."""
     prefix_tokens: int = 0
     """Tokens that come before the patches or frames in `activations`: the class token, registers. In `Encoded.tokens`
     there are none. An instance may set its own; known once `setup` has run."""

@@ -27,11 +27,12 @@ from benchkit.interfaces import Backbone, Example, Task
 from benchkit.machine import cpus
 from benchkit.machine.float32 import whole_float32
 from benchkit.media.decode import Media, decoder_versions
+from benchkit.media.notes import hashes_and_notes
 from benchkit.progress import Progress
 
 T = TypeVar("T")
 
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 """Part of every key: raise it when a change to benchkit itself (decoding, this package) can change a feature."""
 
 AHEAD = 4
@@ -72,12 +73,14 @@ class Features:
     """Pooled features of some rows of a split.
 
     pooled: a read-only memory map over the whole split; only the rows that were asked for have a meaning.
-    hashes: of the decoded media, 0 for rows that were not asked for.
+    hashes: of the decoded media, 0 for rows that were not asked for. notes: likewise, what was noticed of them
+    (benchkit.media.notes).
     skipped: row -> why it did not decode; its features have no meaning.
     """
 
     pooled: Float32[np.ndarray, "N D"]
     hashes: UInt64[np.ndarray, " N"]
+    notes: UInt64[np.ndarray, " N"]
     skipped: Mapping[int, str]
     model_fingerprint: str
 
@@ -268,7 +271,7 @@ def _features(stored: Stored, run: Run, rows: Int64[np.ndarray, " m"], n: int) -
     if pooled is None:
         pooled = np.broadcast_to(np.float32(0), (n, run.backbone.dim))  # no rows were asked for
     skipped = dict(sorted(run.bad.items()))
-    return Features(pooled, stored.media, skipped, run.weights)
+    return Features(pooled, *hashes_and_notes(stored.media), skipped, run.weights)
 
 
 def _wait_for_turn(entry: Entry, rows: Int64[np.ndarray, " m"], run: Run) -> Lock | None:

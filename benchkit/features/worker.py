@@ -21,6 +21,7 @@ import numpy as np
 from benchkit.errors import BenchkitError, MediaError, PluginError
 from benchkit.interfaces import Backbone
 from benchkit.media.decode import Audio, Media, content_hash
+from benchkit.media.notes import with_notes
 
 ALIGN = 64
 """Arrays begin at multiples of this, in bytes."""
@@ -60,7 +61,7 @@ class Failure:
 
 
 def prepare(backbone: Backbone, name: str, media: Media) -> tuple[np.ndarray, int]:
-    """The preprocessed array and the hash of the decoded media.
+    """The preprocessed array, and the hash of the decoded media with its notes (benchkit.media.notes).
 
     name: the example's id, for errors. Raises MediaError where the example does not decode; what else is raised is
     raised as it is, with the id.
@@ -69,14 +70,14 @@ def prepare(backbone: Backbone, name: str, media: Media) -> tuple[np.ndarray, in
         if isinstance(media, Audio):
             if backbone.sample_rate is None:
                 raise PluginError(f"backbone {type(backbone).__name__} has no sample_rate, and the task has audio")
-            raw = media.load(backbone.sample_rate)
+            decoded = media.decode(backbone.sample_rate, backbone.seconds)
         else:
-            raw = media.load()
-        media_hash = content_hash(raw)  # before a preprocess that works in place
-        array = backbone.preprocess(raw)
+            decoded = media.decode()
+        seen = with_notes(content_hash(decoded.raw), decoded.notes)  # before a preprocess that works in place
+        array = backbone.preprocess(decoded.raw)
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
             raise PluginError(f"{type(backbone).__name__}.preprocess gave a {type(array).__name__}, not a plain array")
-        return array, media_hash
+        return array, seen
     except MediaError:
         raise
     except BenchkitError as e:
@@ -130,12 +131,12 @@ def _prepare_chunk(backbone: Backbone, chunk: Chunk, memory: int) -> "list[Item]
     try:
         for name, media in chunk.examples:
             try:
-                array, media_hash = prepare(backbone, name, media)
+                array, seen = prepare(backbone, name, media)
             except MediaError as e:
                 items.append(Item(error=str(e)))
                 continue
             at = _write(memory, np.asarray(array, order="C"), at)
-            items.append(Item(array.dtype.str, array.shape, media_hash))
+            items.append(Item(array.dtype.str, array.shape, seen))
     except BaseException as e:  # noqa: BLE001 - it is raised in the parent, whatever it is
         return _failure(e)
     return items

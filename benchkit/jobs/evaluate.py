@@ -98,7 +98,7 @@ def _check_data(
     tests: Sequence[np.ndarray],
     pairs: Sequence[tuple[np.ndarray, np.ndarray]],
 ) -> list[Check]:
-    """The checks that are the same for all cells: labels, leakage, features."""
+    """The checks that are the same for all cells: labels, leakage, features, media."""
     rows = {split: np.array(sorted(r), np.int64) for split, r in data.train_rows.items()}
     hashes, names = [], []
     for fold, test in zip(data.folds, tests, strict=True):
@@ -119,6 +119,11 @@ def _check_data(
         checks.check_labels(data.problem, pairs, aligned),
         checks.check_leakage(hashes, names),
         checks.check_features(x_train, x_test),
+        checks.check_media(
+            {s: data.features[s].notes[r] for s, r in seen.items()},
+            {s: [ids[s][i] for i in r] for s, r in seen.items()},
+            "recordings" if data.task.modality == "audio" else "images",
+        ),
     ]
 
 

@@ -4,42 +4,55 @@ A medium is small and picklable where it names a file, so that decoding happens 
 """
 
 import hashlib
-import io
-import threading
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit.errors import MediaError, require
+from benchkit.errors import MediaError, PluginError
+from benchkit.media.channels import Channel
+from benchkit.media.notes import NOTE_BITS
+from benchkit.media.recording import OpenAudio
+from benchkit.media.resample import REACH, resample
+from benchkit.media.waves import listen, too_long
+
+MOST_SAMPLES = 1 << 25
+"""Of a waveform, before and after resampling, where neither the medium nor the backbone says how much of it is used: 17
+minutes at 32 kHz, 134 MB."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """raw: a waveform or pixels. notes: bits of benchkit.media.notes."""
+
+    raw: np.ndarray
+    notes: int = 0
 
 
 @dataclass(frozen=True)
 class Image:
-    """An image: an array, or a file (its path, or its bytes) in a format that Pillow reads."""
+    """An image: an array, or a file (its path, or its bytes) in a format that Pillow reads.
+
+    An array is uint8, [H, W] or [H, W, C] with C = 1 or 3. What becomes of files: docs/media.md.
+    """
 
     source: np.ndarray | Path | bytes
 
     def load(self) -> UInt8[np.ndarray, "H W C"]:
-        """The pixels, 0 to 255, C = 1 (grey) or 3 (RGB). Raises MediaError."""
+        """The pixels, 0 to 255, C = 1 (grey) or 3 (sRGB), as a viewer shows them. Raises MediaError."""
         if isinstance(self.source, np.ndarray):
+            if self.source.dtype != np.uint8:
+                raise PluginError(f"an image is given as an array of {self.source.dtype}, and must be uint8, 0 to 255")
             return self.source if self.source.ndim == 3 else self.source[:, :, None]
-        require("PIL", "benchkit-core[image]")
-        from PIL import Image as PillowImage
+        from benchkit.media.pixels import pixels
 
-        try:
-            with PillowImage.open(_open(self.source)) as image:
-                if image.mode.startswith("I"):  # 16 bits: Pillow's own conversion clips at 255 instead of scaling
-                    pixels = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255).astype(np.uint8)
-                else:
-                    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA", "F") else "RGB"))
-        except Exception as e:  # Pillow's decoders raise nearly anything on a damaged file
-            raise MediaError(f"{_name(self.source)} does not decode as an image: {e}") from e
-        return pixels if pixels.ndim == 3 else pixels[:, :, None]
+        return pixels(self.source)
+
+    def decode(self) -> Decoded:
+        """The pixels, as `load` gives them."""
+        return Decoded(self.load())
 
 
 @dataclass(frozen=True)
@@ -48,75 +61,72 @@ class Audio:
 
     start: where the part begins, in seconds.
     duration: how long it is, in seconds; None is to the end. Only this part is read.
+    channel: what is heard of several: their mean, the first, the second, or the one with the most energy in the part.
+
+    A subclass that decides by the recording itself which part it is overrides `part`.
     """
 
     source: Path | bytes
     start: float = 0.0
     duration: float | None = None
+    channel: Channel = "mix"
 
-    def load(self, sample_rate: int) -> Float32[np.ndarray, " T"]:
-        """The waveform, channels averaged, resampled to `sample_rate` (Hz). Raises MediaError.
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "load" in cls.__dict__ or "decode" in cls.__dict__:
+            raise TypeError(f"{cls.__name__} must override `part`, which says what is read, and leave reading to Audio")
 
-        -1 to 1 is full scale; a file of floating-point numbers may go beyond, and so may resampling, by a little.
+    def part(self, recording: OpenAudio) -> tuple[float, float | None]:
+        """Where the part begins and how long it is, in seconds; None is to the end. Raises MediaError."""
+        return self.start, self.duration
+
+    def load(self, sample_rate: int, seconds: float | None = None) -> Float32[np.ndarray, " T"]:
+        """The waveform, resampled to `sample_rate` (Hz). Raises MediaError.
+
+        seconds: of the part, no more than this is decoded. -1 to 1 is full scale; a file of floating-point numbers may
+        go beyond, and so may resampling, by a little.
         """
-        require("soundfile", "benchkit-core[audio]")
-        import soundfile
+        return self.decode(sample_rate, seconds).raw
 
-        try:
-            with soundfile.SoundFile(_open(self.source)) as f:
-                native = f.samplerate
-                if self.start:
-                    f.seek(min(round(self.start * native), f.frames))
-                frames = -1 if self.duration is None else round(self.duration * native)
-                channels = f.read(frames, dtype="float32", always_2d=True)
-        except (soundfile.LibsndfileError, OSError, RuntimeError) as e:
-            raise MediaError(f"{_name(self.source)} does not decode as audio: {_why(self.source, e)}") from e
-        if not channels.size:
-            raise MediaError(f"{_name(self.source)} holds no audio from {self.start:g} s")
-        if not np.isfinite(channels).all():
-            raise MediaError(f"{_name(self.source)} holds samples that are NaN or infinite")
-        wave = channels[:, 0] if channels.shape[1] == 1 else channels.mean(axis=1)
-        return resample(wave, native, sample_rate)
+    def decode(self, sample_rate: int, seconds: float | None = None) -> Decoded:
+        """The waveform, as `load` gives it, and what was noticed. Raises MediaError."""
+        with OpenAudio(self.source) as recording:
+            begin, duration = self.part(recording)
+            rate = recording.rate
+            start, frames = round(begin * rate), None if duration is None else round(duration * rate)
+            wanted = None if seconds is None else max(1, round(seconds * sample_rate))
+            if wanted is not None:  # a little more, so that its end is resampled as if all were there
+                used = -(-wanted * rate // sample_rate) + (
+                    REACH * max(1, rate // sample_rate) if rate != sample_rate else 0
+                )
+                frames = used if frames is None else min(frames, used)
+            elif duration is None:
+                self._check_length(recording, start, sample_rate)
+            native, notes = listen(recording, start, frames, self.channel, MOST_SAMPLES)
+            if not native.size:
+                long = f": it is {recording.seconds:g} s long" if begin else ""
+                raise MediaError(f"{recording.name} holds no audio from {begin:g} s{long}")
+        return Decoded(resample(native, rate, sample_rate)[:wanted], notes)
+
+    def _check_length(self, recording: OpenAudio, start: int, sample_rate: int) -> None:
+        if recording.frames is None:
+            return
+        samples = max(recording.frames - start, 0) * max(1.0, sample_rate / recording.rate)
+        if samples > MOST_SAMPLES:
+            raise too_long(recording)
 
 
 Media = Image | Audio
 
 
-def resample(wave: Float32[np.ndarray, " T"], source: int, target: int) -> Float32[np.ndarray, " T2"]:
-    """Band-limited resampling from `source` to `target` Hz with libsoxr at its high quality."""
-    if source == target:
-        return wave
-    stream = _RESAMPLERS.of(source, target)
-    try:
-        return stream.resample_chunk(np.ascontiguousarray(wave, np.float32), last=True)
-    finally:
-        stream.clear()
-
-
-class _Resamplers(threading.local):
-    """Of this thread, by rates: a filter designed anew for each clip of 5 s takes a few hundredths of its time.
-
-    Clip by clip: libsoxr takes several as channels of one array, which is no faster (bench/resample.py).
-    """
-
-    def __init__(self) -> None:
-        self.of = lru_cache(maxsize=16)(self._make)
-
-    def _make(self, source: int, target: int) -> Any:
-        require("soxr", "benchkit-core[audio]")
-        import soxr
-
-        return soxr.ResampleStream(source, target, 1, dtype="float32", quality="HQ")
-
-
-_RESAMPLERS = _Resamplers()
-
-
 def content_hash(raw: Float32[np.ndarray, " T"] | UInt8[np.ndarray, "H W C"]) -> int:
-    """64 bits of decoded media, never 0: equal for equal samples or pixels, whatever file they came in."""
+    """56 bits of decoded media, never 0: equal for equal samples or pixels, whatever file they came in.
+
+    They are the upper ones of 64: the lower 8 have room for notes.
+    """
     h = hashlib.blake2b(f"{raw.dtype.str}{raw.shape}".encode(), digest_size=8)
     h.update(np.ascontiguousarray(raw).data)
-    return int.from_bytes(h.digest(), "little") or 1
+    return int.from_bytes(h.digest(), "little") >> NOTE_BITS << NOTE_BITS or 1 << NOTE_BITS
 
 
 def decoder_versions(modality: str) -> dict[str, str]:
@@ -136,23 +146,3 @@ def _version(module: str, attribute: str) -> str:
         return str(getattr(import_module(module), attribute))
     except (ImportError, AttributeError, OSError):  # OSError: the C library under it does not load
         return "absent"  # then nothing of it can be decoded, or it is of a version from before the attribute
-
-
-def _open(source: Path | bytes) -> Path | io.BytesIO:
-    return io.BytesIO(source) if isinstance(source, bytes) else source
-
-
-def _why(source: Path | bytes, error: Exception) -> str:
-    """libsndfile says "System error" of a file that is not there, and "Format not recognised" of an empty one."""
-    if isinstance(source, Path):
-        if not source.exists():
-            return "there is no such file"
-        if not source.is_file():
-            return "it is no file"
-    if not (len(source) if isinstance(source, bytes) else source.stat().st_size):
-        return "it is empty"
-    return str(getattr(error, "error_string", error))
-
-
-def _name(source: object) -> str:
-    return f"'{source}'" if isinstance(source, Path) else "a medium held in memory"

@@ -8,7 +8,7 @@ import soxr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchkit.media.decode import resample
+from benchkit.media.resample import resample
 
 RATES = [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000]
 

@@ -61,6 +61,7 @@ class WaveBackbone(Backbone):
     def __init__(self, params: MelParams | None = None) -> None:
         super().__init__(params)
         self.sample_rate = self.params.sample_rate
+        self.seconds = self.params.seconds
 
     def preprocess(self, raw: Float32[np.ndarray, " samples"]) -> Float32[np.ndarray, " fixed"]:
         wanted = round(self.params.seconds * self.params.sample_rate)

@@ -76,6 +76,11 @@ class SpectrogramBackbone(Backbone):
     def samples(self) -> int:
         """Length of the clip that the model sees, at `sample_rate`."""
 
+    @property
+    def seconds(self) -> float:  # type: ignore[override]
+        assert self.sample_rate is not None
+        return self.samples / self.sample_rate
+
     @abstractmethod
     def recipe(self) -> Any:
         """The benchkit_bird_mae.spectrogram.Recipe."""

@@ -128,6 +128,11 @@ class WindowBackbone(Backbone):
         return self.params.window.rate
 
     @property
+    def seconds(self) -> float:  # type: ignore[override]
+        window = self.params.window
+        return min(self.params.clip, self.params.starts()[-1] + window.samples) / window.rate
+
+    @property
     def dim(self) -> int:
         return self.params.window.dim
 

@@ -113,6 +113,10 @@ class HF(Backbone):
     def sample_rate(self) -> int | None:  # type: ignore[override]
         return getattr(self.processor, "sampling_rate", None)
 
+    @property
+    def seconds(self) -> float:  # type: ignore[override]
+        return self.params.seconds
+
     def preprocess(self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]) -> np.ndarray:
         takes = "images" if self.sample_rate is None else "audio"
         if (raw.ndim == 3) != (takes == "images"):

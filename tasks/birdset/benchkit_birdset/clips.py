@@ -1,12 +1,11 @@
 """Which seconds of a recording an example is: decided when it is decoded, in a worker, from the file itself."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
 
-from benchkit import Audio, MediaError
+from benchkit import Audio, Channel, OpenAudio
 
 Rule = Literal["event", "first", "centre", "loudest"]
 """first: the beginning. centre: the middle. event: around the first detected event (see `first_event`), which is the
@@ -28,31 +27,27 @@ class FocalClip(Audio):
     rule: Rule = "first"
     event: tuple[float, float] | None = None
 
-    def load(self, sample_rate: int) -> Float32[np.ndarray, " T"]:
-        """The waveform of the clip. Only this part is resampled; only `loudest` decodes the rest. Raises MediaError."""
-        return Audio(self.source, self.begin(), self.duration).load(sample_rate)
-
-    def begin(self) -> float:
-        """Where the clip begins, in seconds. Raises MediaError."""
+    def part(self, recording: OpenAudio) -> tuple[float, float | None]:
+        """Only `loudest` decodes what lies outside of the clip, and `centre` where the file does not say how long it
+        is. Raises MediaError."""
         assert self.duration is not None
         if self.rule == "first" or (self.rule == "event" and self.event is None):
-            return 0.0
+            return 0.0, self.duration
         if self.rule == "loudest":
-            return _loudest(self.source, self.duration)
-        latest = max(0.0, _length(self.source) - self.duration)
+            return _loudest(recording, self.duration, self.channel), self.duration
+        latest = max(0.0, recording.seconds - self.duration)
         middle = sum(self.event) / 2 if self.rule == "event" and self.event else (latest + self.duration) / 2
-        return min(max(0.0, middle - self.duration / 2), latest)
+        return min(max(0.0, middle - self.duration / 2), latest), self.duration
 
 
 @dataclass(frozen=True)
 class Window(Audio):
     """A soundscape window from `start`, `duration` seconds long, whether its file is the window or the soundscape."""
 
-    def load(self, sample_rate: int) -> Float32[np.ndarray, " T"]:
-        """The waveform of the window. Raises MediaError."""
-        if self.duration is None or _length(self.source) <= self.duration + SLACK:
-            return Audio(self.source).load(sample_rate)
-        return Audio(self.source, self.start, self.duration).load(sample_rate)
+    def part(self, recording: OpenAudio) -> tuple[float, float | None]:
+        if self.duration is None or recording.seconds <= self.duration + SLACK:
+            return 0.0, None
+        return self.start, self.duration
 
 
 def first_event(events: list[list[float]] | None, clusters: list[int] | None) -> tuple[float, float] | None:
@@ -75,38 +70,17 @@ def first_event(events: list[list[float]] | None, clusters: list[int] | None) ->
     return float(begin), float(end)
 
 
-def _length(source: object) -> float:
-    """Of a recording, in seconds, without decoding it."""
-    with _open(source) as f:
-        return f.frames / f.samplerate
-
-
-def _loudest(source: object, seconds: float) -> float:
-    """Start of the `seconds` with the largest sum of squares, on a grid of GRID seconds; the earliest of equals."""
-    import soundfile
-
+def _loudest(recording: OpenAudio, seconds: float, channel: Channel) -> float:
+    """Start of the `seconds` with the largest sum of squares of what is listened to,
+    on a grid of GRID seconds; the earliest of equals."""
     energy = []
-    with _open(source) as f:
-        step = max(1, round(GRID * f.samplerate))
-        width, rate = max(1, round(seconds * f.samplerate / step)), f.samplerate
-        try:
-            for block in f.blocks(blocksize=step * 1000, dtype="float32", always_2d=True):
-                squares = np.square(block.mean(axis=1, dtype=np.float64))
-                energy.append(np.add.reduceat(squares, np.arange(0, len(squares), step)))
-        except (soundfile.LibsndfileError, RuntimeError) as e:
-            raise MediaError(f"a focal recording does not decode as audio: {e}") from e
+    rate = recording.rate
+    step = max(1, round(GRID * rate))
+    width = max(1, round(seconds * rate / step))
+    for block in recording.blocks(size=step * 1000, channel=channel):
+        squares = np.square(block.astype(np.float64)).sum(axis=1)
+        energy.append(np.add.reduceat(squares, np.arange(0, len(squares), step)))
     total = np.concatenate([[0.0], *energy]).cumsum()
     if len(total) <= width + 1:
         return 0.0
     return int(np.argmax(total[width:] - total[:-width])) * step / rate
-
-
-def _open(source: object) -> Any:
-    import io
-
-    import soundfile
-
-    try:
-        return soundfile.SoundFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-    except (soundfile.LibsndfileError, OSError, RuntimeError) as e:
-        raise MediaError(f"a recording does not decode as audio: {e}") from e

@@ -8,7 +8,19 @@ from typing import Any, ClassVar, Literal
 
 import numpy as np
 
-from benchkit import BenchkitError, DataError, Example, Hub, Labels, Progress, Task, format_value, local_path, param
+from benchkit import (
+    BenchkitError,
+    Channel,
+    DataError,
+    Example,
+    Hub,
+    Labels,
+    Progress,
+    Task,
+    format_value,
+    local_path,
+    param,
+)
 from benchkit import copy_from_hub as copy
 from benchkit_birdset.clips import FocalClip, Window
 from benchkit_birdset.published import published
@@ -30,6 +42,9 @@ def _params(config: str) -> type:
             "event", help="which part of a focal recording: around its first detected event, the first, ..."
         )
         seconds: float = param(5.0, low=0.1, high=600, help="length of that part; test windows are 5 s, as they come")
+        channel: Channel = param(
+            "mix", help="what is heard of several channels: their mean, the first, the second, ..."
+        )
 
     return Params
 
@@ -97,10 +112,15 @@ class BirdSet(Task):
     def fingerprint(self) -> str:
         return self.source.fingerprint()
 
+    @property
+    def _heard(self) -> str:
+        """What another channel than the mix adds to the media's name."""
+        return "" if self.params.channel == "mix" else f",channel={self.params.channel}"
+
     def media_key(self, split: str) -> str:
         """Where the data is, is not part of it; which part of a recording is, for the recordings only."""
         clip = f"/{self.params.clip},{format_value(self.params.seconds)}s" if split == "train" else ""
-        return f"birdset/{self.config}/{split}@{self.version}{clip}/{self.fingerprint()}"
+        return f"birdset/{self.config}/{split}@{self.version}{clip}{self._heard}/{self.fingerprint()}"
 
     def fetch(self, to: Path, progress: Progress) -> Mapping[str, str | None]:
         if isinstance(self.source, LocalFolder):
@@ -113,8 +133,9 @@ class BirdSet(Task):
         begin, end = window.tolist()
         there = np.isfinite(window).all()
         if split == "test":
-            return Window(audio, begin, end - begin) if there else Window(audio)
-        return FocalClip(audio, 0.0, self.params.seconds, self.params.clip, (begin, end) if there else None)
+            return Window(audio, *(begin, end - begin) if there else (0.0, None), self.params.channel)
+        event = (begin, end) if there else None
+        return FocalClip(audio, 0.0, self.params.seconds, self.params.channel, self.params.clip, event)
 
     def _table(self, split: str) -> Table:
         if split not in SPLITS:

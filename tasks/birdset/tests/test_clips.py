@@ -9,7 +9,7 @@ import soundfile
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchkit import MediaError
+from benchkit import MediaError, OpenAudio
 from benchkit_birdset.clips import FocalClip, Window, first_event
 
 RATE = 8000
@@ -23,7 +23,12 @@ def recording(wave=NOISE, rate=RATE, format="WAV"):
 
 
 def clip(rule, event=None, source=None, seconds=5.0):
-    return FocalClip(source or recording(), 0.0, seconds, rule, event)
+    return FocalClip(source or recording(), duration=seconds, rule=rule, event=event)
+
+
+def begin(medium):
+    with OpenAudio(medium.source) as opened:
+        return medium.part(opened)[0]
 
 
 @pytest.mark.parametrize(
@@ -56,8 +61,8 @@ def test_the_loudest_part_is_the_one_that_brute_force_finds(start, length, secon
     wave[start * 80 : (start + length) * 80] += 0.3
     width = max(1, round(seconds * 100)) * 80  # on the grid of 10 ms
     energy = [np.square(wave[s : s + width], dtype=np.float64).sum() for s in range(0, len(wave) - width + 1, 80)]
-    begin = clip("loudest", source=recording(wave), seconds=seconds).begin()
-    assert begin == pytest.approx(np.argmax(energy) * 80 / RATE)
+    found = begin(clip("loudest", source=recording(wave), seconds=seconds))
+    assert found == pytest.approx(np.argmax(energy) * 80 / RATE)
 
 
 def test_the_loudest_part_is_looked_for_in_the_mean_of_the_channels():
@@ -65,7 +70,7 @@ def test_the_loudest_part_is_looked_for_in_the_mean_of_the_channels():
     left[RATE : 2 * RATE] = 0.5  # cancelled by the other channel
     stereo = np.stack([left, -left], axis=1)
     stereo[9 * RATE : 10 * RATE] = 0.1
-    assert 4.9 <= clip("loudest", source=recording(stereo)).begin() <= 9.0
+    assert 4.9 <= begin(clip("loudest", source=recording(stereo))) <= 9.0
 
 
 def test_ogg_recordings_are_cut_where_wav_recordings_are():
@@ -74,7 +79,7 @@ def test_ogg_recordings_are_cut_where_wav_recordings_are():
     for rule, event in (("loudest", None), ("event", (8.0, 9.0)), ("centre", None)):
         ogg = clip(rule, event, recording(tone, 32_000, "OGG"))
         wav = clip(rule, event, recording(tone, 32_000))
-        assert ogg.begin() == pytest.approx(wav.begin(), abs=0.03)
+        assert begin(ogg) == pytest.approx(begin(wav), abs=0.03)
         assert len(ogg.load(32_000)) == 5 * 32_000
         assert np.abs(ogg.load(32_000)).max() == pytest.approx(np.abs(wav.load(32_000)).max(), rel=0.1)
 

@@ -49,6 +49,7 @@ class CUB200(Task):
     """
 
     Params = CUB200Params
+    version = 2
     params: CUB200Params
     kind = "traits"
     modality = "image"

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Int64
 
-from benchkit import Audio, DataError, Example, Fold, Task, fingerprint_path, param
+from benchkit import Audio, Channel, DataError, Example, Fold, Task, fingerprint_path, param
 from benchkit_esc50.layout import FOLDS, Clip, read
 
 PLACE = ("meta/esc50.csv", "audio/*")
@@ -21,6 +21,7 @@ class ESC50Params:
     root: Path = param(place=PLACE, help="folder with meta/esc50.csv and audio/")
     fold: int = param(0, low=0, high=5, help="the fold held out for testing, 1 to 5; 0: each in turn, as one result")
     subset: Literal["all", "esc10"] = param("all", help="esc10: only the ten classes of ESC-10")
+    channel: Channel = param("mix", help="what is heard of several channels: their mean, the first, the second, ...")
 
 
 class ESC50(Task):
@@ -54,13 +55,21 @@ class ESC50(Task):
     def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
         clips = self._of(split)
         for i in indices:
-            yield Example(int(i), clips[i].id, Audio(self.params.root / "audio" / clips[i].filename))
+            yield Example(int(i), clips[i].id, self._medium(clips[i]))
 
     def fingerprint(self) -> str:
         return fingerprint_path(self.params.root, PLACE)
 
+    @property
+    def _heard(self) -> str:
+        """What another channel than the mix adds to the media's name."""
+        return "" if self.params.channel == "mix" else f",channel={self.params.channel}"
+
     def media_key(self, split: str) -> str:
-        return f"esc50 {self.fingerprint()} {self.params.subset} {split}"
+        return f"esc50 {self.fingerprint()} {self.params.subset} {split}{self._heard}"
+
+    def _medium(self, clip: Clip) -> Audio:
+        return Audio(self.params.root / "audio" / clip.filename, channel=self.params.channel)
 
     def folds(self) -> tuple[Fold, ...]:
         held_out = FOLDS if self.params.fold == 0 else (self.params.fold,)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from benchkit import Audio, DataError, Example, Image, Task, fingerprint, fingerprint_path, param
+from benchkit import Audio, Channel, DataError, Example, Image, Task, fingerprint, fingerprint_path, param
 from benchkit_traits.table import IMAGES, RECORDINGS, SPLITS, Part, Table, read
 
 TABLE = "traits.csv"
@@ -23,6 +23,7 @@ class TraitsParams:
         None, help="CSV with path, split and one column of 0 and 1 a trait (none: traits.csv, or the only one)"
     )
     ignore: tuple[str, ...] = param((), help="columns of the table that are no traits")
+    channel: Channel = param("mix", help="what is heard of several channels: their mean, the first, the second, ...")
 
     def __post_init__(self) -> None:
         if not self.root.is_dir():
@@ -53,6 +54,7 @@ class Traits(Task):
     """
 
     Params = TraitsParams
+    version = 2
     params: TraitsParams
     kind = "traits"
     metrics = ("cmap", "ap_q05", "ap_q95")
@@ -72,16 +74,24 @@ class Traits(Task):
         return self._part(split).labels
 
     def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
-        part, medium = self._part(split), Image if self.modality == "image" else Audio
+        part = self._part(split)
         for i in indices:
-            yield Example(int(i), part.ids[i], medium(self.params.root / part.paths[i]))
+            path = self.params.root / part.paths[i]
+            medium = Image(path) if self.modality == "image" else Audio(path, channel=self.params.channel)
+            yield Example(int(i), part.ids[i], medium)
 
     def fingerprint(self) -> str:
         return fingerprint([self._media, fingerprint_path(self.params.csv)])
 
+    @property
+    def _heard(self) -> str:
+        """What another channel than the mix adds to the media's name."""
+        return "" if self.params.channel == "mix" else f",channel={self.params.channel}"
+
     def media_key(self, split: str) -> str:
         """Traits that are left out change no media."""
-        return f"traits@{self.version}/{split}/{self._media}/{fingerprint(self._part(split).paths)}"
+        paths = fingerprint(self._part(split).paths)
+        return f"traits@{self.version}/{split}/{self._media}/{paths}{self._heard}"
 
     @cached_property
     def _media(self) -> str:

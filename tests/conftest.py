@@ -19,13 +19,14 @@ def make_report() -> Callable[..., Report]:
     """A plausible report; any field can be given."""
 
     def make(**given: Any) -> Report:
+        name = given.get("uuid") or uuid.uuid4().hex
         environment = Environment(
             benchkit_version="0.1.0", git_commit="c0ffee", git_dirty=False, argv=["benchkit", "run"],
             versions={"numpy": "2.4.6"}, host="node1", device="cpu: test", wall_s=1.5, cpu_s=2.5,
             peak_rss_bytes=10**8,
         )  # fmt: skip
         fields: dict[str, Any] = {
-            "uuid": uuid.uuid4().hex,
+            "uuid": name,
             "cell": Cell("digits", "pixels", "linear", -1, 0),
             "params": {"task": {}, "model": {}, "classifier": {"lr": 0.001}},
             "providers": {"task": "benchkit-digits 0.1.0"},
@@ -43,7 +44,7 @@ def make_report() -> Callable[..., Report]:
             "environment": environment,
             "class_metrics": [ClassMetric("0", "recall", 0.9, 120, 60), ClassMetric("1", "recall", None, 120, 0)],
             "checks": [Check("chance", "ok", "0.9 against 0.1", {"chance": 0.1})],
-            "artifacts": [Artifact("predictions", "predictions/x.parquet", "00ff", 1234)],
+            "artifacts": [Artifact("predictions", f"predictions/{name}.parquet", "00ff" * 16, 1234)],
             "record": {"epochs": 3},
         }
         return Report(**(fields | given))

@@ -9,7 +9,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from benchkit.records.report import Cell, Environment, strict_json
+from benchkit.records.gate import Sha256, Uuid, strict_json
+from benchkit.records.report import Cell, Environment
 
 Reason = Literal["error", "crash", "killed", "out of memory", "disk", "network", "time limit", "cancelled", "node lost"]
 """error: said in one line. crash: a bug in somebody's code, the trace is in the log. disk: one that is full, or that
@@ -22,7 +23,7 @@ LOG_TAIL = 20_000
 class _Record:
     """Strict JSON, one line; the fields of the dataclass are its keys."""
 
-    uuid: str
+    uuid: Uuid
 
     def to_json(self) -> str:
         """Raises ValueError for a NaN or infinite number: none may enter the store."""
@@ -54,7 +55,7 @@ class Failure(_Record):
     another choice might succeed (skip_bad, device, ...): a run with other options tries again.
     """
 
-    uuid: str
+    uuid: Uuid
     cell: Cell
     reason: Reason
     error: str
@@ -72,7 +73,7 @@ class Training(_Record):
     kind: "sae". metrics: rows of (step, name, value). path, sha256: the safetensors file. Times: ISO 8601 in UTC.
     """
 
-    uuid: str
+    uuid: Uuid
     kind: str
     task: str
     model: str
@@ -81,7 +82,7 @@ class Training(_Record):
     model_fingerprint: str
     params: dict[str, Any]
     path: str
-    sha256: str
+    sha256: Sha256
     environment: Environment
     started_at: str
     finished_at: str
@@ -95,7 +96,7 @@ class Diagnosis(_Record):
     points: rows of (point, name of the statistic, value or None where it is not finite). page: the HTML page's path.
     """
 
-    uuid: str
+    uuid: Uuid
     task: str
     model: str
     data_fingerprint: str

@@ -10,6 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
+from benchkit.records.gate import Sha256, Uuid, strict_json
+
 
 class Cell(NamedTuple):
     """What is computed once: four canonical names and a seed."""
@@ -67,7 +69,7 @@ class Artifact:
 
     kind: str
     path: str
-    sha256: str
+    sha256: Sha256
     bytes: int
 
 
@@ -92,7 +94,7 @@ class Environment:
 class Report:
     """Everything known about one computed cell. Times are ISO 8601 in UTC."""
 
-    uuid: str
+    uuid: Uuid
     cell: Cell
     params: dict[str, dict[str, Any]]
     """Every parameter, defaults too, of "task", "model" and "classifier"."""
@@ -138,15 +140,6 @@ class Report:
         lists = {"metrics": Metric, "class_metrics": ClassMetric, "checks": Check, "artifacts": Artifact}
         made: dict[str, Any] = {k: [cls(**row) for row in r[k]] for k, cls in lists.items()}
         return Report(**(r | made | {"cell": Cell(**r["cell"]), "environment": Environment(**r["environment"])}))
-
-
-def strict_json(text: str) -> Any:
-    """What `text` says. Raises ValueError where it is no JSON, or has NaN or infinity, which JSON does not know."""
-
-    def refuse(constant: str) -> Any:
-        raise ValueError(f"{constant} is no number")
-
-    return json.loads(text, parse_constant=refuse)
 
 
 def finite(value: float) -> float | None:

@@ -9,8 +9,9 @@ import hashlib
 from pathlib import Path
 
 from benchkit.errors import StoreError
-from benchkit.machine.files import write_atomic
-from benchkit.records.conform import conform
+from benchkit.machine.files import Strange, read, write_atomic
+from benchkit.records.conform import admit
+from benchkit.records.gate import SEALED_BYTES, UUID, short
 from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Report
 
@@ -30,18 +31,26 @@ class UnsealError(StoreError):
 
 def seal(record: Sealed, inbox: Path) -> Path:
     """Writes the record into `inbox`, whole or not at all. Raises StoreError (a full disk, say) and leaves nothing."""
+    if not UUID(record.uuid):
+        raise StoreError(f"a record's uuid is {short(record.uuid)}, and must be {UUID.what}")
     magic = next(word for word, kind in KINDS.items() if isinstance(record, kind))
     body = record.to_json()
     digest = hashlib.sha256(body.encode()).hexdigest()
     path = inbox / f"{record.uuid}.json"
-    write_atomic(path, f"{magic} {FORMAT} {digest}\n{body}\n".encode())
+    write_atomic(path, f"{magic} {FORMAT} {digest}\n{body}\n".encode(), inbox.parent)
     return path
 
 
 def unseal(path: Path) -> Sealed:
-    """Reads a sealed record. Raises UnsealError, saying why, where it is damaged or from a newer benchkit."""
+    """Reads a sealed record. Raises UnsealError, saying why, where it is damaged or from a newer benchkit; OSError
+    where it cannot be read."""
+    return unsealed(path)[0]
+
+
+def unsealed(path: Path) -> tuple[Sealed, str]:
+    """The record, and the SHA-256 of its sealed form, by which the same uuid with other contents is told from it."""
     try:
-        head, _, body = path.read_bytes().decode().partition("\n")
+        head, _, body = read(path, SEALED_BYTES, path.parent).decode().partition("\n")
         magic, number, digest = head.split(" ")
         if magic not in KINDS:
             raise ValueError("it is no sealed report")
@@ -51,7 +60,9 @@ def unseal(path: Path) -> Sealed:
         if hashlib.sha256(body.encode()).hexdigest() != digest:
             raise ValueError("its checksum does not match: it was damaged or altered")
         made: Sealed = KINDS[magic].from_json(body)
-        conform(made)
+        admit(made)
+    except Strange as e:
+        raise UnsealError(f"sealed report '{path}' cannot be taken in: {e.strerror}") from e
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as e:
         raise UnsealError(f"sealed report '{path}' cannot be taken in: {e}") from e
-    return made
+    return made, digest

@@ -3,19 +3,20 @@
 import fcntl
 import json
 import os
-import shutil
 import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.errors import StoreError
-from benchkit.machine.files import fsync_folder, write_atomic
+from benchkit.machine import files
 from benchkit.progress import Progress
+from benchkit.records.gate import SEALED_BYTES
 from benchkit.records.report import Report
-from benchkit.records.sealing import UnsealError, unseal
-from benchkit.store.check import is_inside
+from benchkit.records.sealing import UnsealError, unsealed
+from benchkit.store.check import is_named
+from benchkit.store.connection import harden
 from benchkit.store.copies import copy_database, copy_file
 from benchkit.store.database import Store, side_folder
 from benchkit.store.ingest import waiting
@@ -41,70 +42,80 @@ def backup(store: Store, target: Path, progress: Progress, *, link: bool = False
     target = target.absolute()
     if not target.parent.is_dir():
         raise StoreError(f"cannot write the backup '{target}': there is no folder '{target.parent}'")
-    _refuse_taken(target)
-    with _scratch(target) as folder:
-        copy = folder / target.name
-        side_folder(copy).mkdir()  # first of all: that it is gone means that it was moved to its place (_interrupted)
-        inbox = _copy_inbox(store, side_folder(copy))
-        try:
-            copy_database(store, copy, progress)
-            runs, files = _verified(copy)
-        except sqlite3.Error as e:
-            raise StoreError(f"cannot write the backup '{target}': {e} (see `benchkit check`)") from e
-        files += inbox
-        lacking: list[str] = []
-        copied = 0
-        with progress.step("copy the predictions", len(files), "files") as step:
-            for path, sha256 in files:
-                if not is_inside(path) or not copy_file(store.side / path, side_folder(copy) / path, sha256, link=link):
-                    lacking.append(path)
-                else:
-                    copied += 1
-                step.advance()
-        if lacking:
-            lacking, gone = _still_named(store, lacking, copy, [path for path, _ in inbox])
-            runs -= gone
-        fsync_folder(folder)
-        os.rename(side_folder(copy), side_folder(target))
-        os.rename(copy, target)
-        fsync_folder(target.parent)
+    try:
+        _clear(target)
+        _refuse_taken(target)
+        with files.scratch(target.parent, _prefix(target)) as (folder, handle):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # as long as it is held, it is not taken for remains
+            copied = _copy(store, folder / target.name, target, progress, link)
+            _publish(folder / target.name, target)
+    except OSError as e:
+        raise StoreError(f"cannot write the backup '{target}': {e.strerror}") from e
+    return copied
+
+
+def _copy(store: Store, copy: Path, target: Path, progress: Progress, link: bool) -> Copied:
+    side = side_folder(copy)
+    files.make_folder(side)
+    inbox = _copy_inbox(store, side)
+    try:
+        copy_database(store, copy, progress)
+        runs, wanted = _verified(copy)
+    except sqlite3.Error as e:
+        raise StoreError(f"cannot write the backup '{target}': {e} (see `benchkit check`)") from e
+    wanted += inbox
+    lacking: list[str] = []
+    copied = 0
+    with progress.step("copy the predictions", len(wanted), "files") as step:
+        for path, sha256, size in wanted:
+            whole = is_named(path, sha256, size) and copy_file(
+                store.side / path, side / path, sha256, size, within=store.side, within_target=side, link=link
+            )
+            copied += whole
+            lacking += [] if whole else [path]
+            step.advance()
+    if lacking:
+        lacking, gone = _still_named(store, lacking, copy, [path for path, *_ in inbox])
+        runs -= gone
     return Copied(runs, copied, tuple(lacking))
 
 
-def _copy_inbox(store: Store, side: Path) -> list[tuple[str, str]]:
+def _copy_inbox(store: Store, side: Path) -> list[tuple[str, str, int]]:
     """Copies what waits there, before the registry: whoever takes it in meanwhile, it is in one of both. Returns the
     files that these reports name.
     """
     named = []
     for path in waiting(store):
         try:
-            record, data = unseal(path), path.read_bytes()
+            record, _ = unsealed(path)
+            data = files.read(path, SEALED_BYTES, store.side)
         except (FileNotFoundError, UnsealError):
             continue  # taken in meanwhile; or damaged, which is no part of a backup
         except OSError as e:
             raise StoreError(f"cannot write the backup: the report '{path}' cannot be read: {e.strerror}") from e
-        write_atomic(side / "inbox" / path.name, data)
+        files.write_atomic(side / "inbox" / path.name, data, side)
         if isinstance(record, Report):
-            named += [(a.path, a.sha256) for a in record.artifacts]
+            named += [(a.path, a.sha256, a.bytes) for a in record.artifacts]
     return named
 
 
-def _verified(copy: Path) -> tuple[int, list[tuple[str, str]]]:
+def _verified(copy: Path) -> tuple[int, list[tuple[str, str, int]]]:
     """The number of runs in the copy and the files that they name. Raises StoreError where it is not sound."""
     with sqlite3.connect(copy, isolation_level=None) as db:
+        harden(db)
         found = db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if found != "ok":
             why = " ".join(found.split())
             raise StoreError(f"the copy is not sound ({why}), and neither may the registry be: see `benchkit check`")
         runs = db.execute("SELECT count(*) FROM runs").fetchone()[0]
-        files = db.execute("SELECT path, sha256 FROM artifacts").fetchall()
+        named = db.execute("SELECT path, sha256, bytes FROM artifacts").fetchall()
         # Nobody computes anything for the copy. A backup of a backup, or a move to another host, starts afresh.
         db.execute("DELETE FROM claims")
         db.execute("DELETE FROM sightings")
     db.close()
-    with copy.open("rb") as f:
+    with files.reading(copy) as f:
         os.fsync(f.fileno())
-    return runs, files
+    return runs, named
 
 
 def _still_named(store: Store, lacking: Sequence[str], copy: Path, waiting: Sequence[str]) -> tuple[list[str], int]:
@@ -126,54 +137,54 @@ _LISTED = "IN (SELECT value FROM json_each(?))"
 
 def _refuse_taken(target: Path) -> None:
     for taken in (target, side_folder(target)):
-        if os.path.lexists(taken) and not _interrupted(target):
+        if os.path.lexists(taken):
             raise StoreError(f"'{taken}' is there already: a backup overwrites nothing, give another name")
 
 
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """A folder beside the target for what is not whole yet. What a killed backup has left is removed."""
-    folder = _scratch_folder(target)
+def _publish(copy: Path, target: Path) -> None:
+    """Moves what is whole to its place: the predictions first, so that a registry there has all of them."""
+    files.fsync_folder(copy.parent)
+    _refuse_taken(target)  # it may have come meanwhile
+    side = side_folder(copy)
+    files.write_atomic(copy.with_name(MOVED), _identity(side).encode())
     try:
-        folder.mkdir(exist_ok=True)
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError as e:
-        raise StoreError(f"cannot write the backup '{target}': {e.strerror}") from e
+        files.move(side, side_folder(target))
+        files.move_new(copy, target)
+    except BaseException:
+        _take_back(copy.parent, target)
+        raise
+    files.fsync_folder(target.parent)
+
+
+def _take_back(folder: Path, target: Path) -> None:
+    """Where a backup ended after it had moved its predictions, and before its file, to their place: removes them."""
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            raise StoreError(f"another process is writing the backup '{target}'") from e
-        if _interrupted(target):
-            shutil.rmtree(side_folder(target), ignore_errors=True)
-        else:
-            _refuse_taken(target)  # it may have come meanwhile
-        try:
-            _empty(folder)
-            yield folder
-        except OSError as e:
-            raise StoreError(f"cannot write the backup '{target}': {e.strerror}") from e
-        finally:
-            if _interrupted(target):  # between the two renames
-                shutil.rmtree(side_folder(target), ignore_errors=True)
-            shutil.rmtree(folder, ignore_errors=True)
-    finally:
-        os.close(descriptor)
+        moved = files.read(folder / MOVED, 100).decode()
+    except (OSError, ValueError):
+        return
+    side = side_folder(target)
+    if not os.path.lexists(target) and os.path.lexists(side) and _identity(side) == moved:
+        files.remove_tree(side)
 
 
-def _scratch_folder(target: Path) -> Path:
-    return target.with_name(f".{target.name}.part")
+def _identity(folder: Path) -> str:
+    """That of the folder itself, whatever its name."""
+    found = os.lstat(folder)
+    return f"{found.st_dev} {found.st_ino}"
 
 
-def _interrupted(target: Path) -> bool:
-    """Whether a backup was killed after it had moved its predictions, and before its file, to their place."""
-    waiting_copy = _scratch_folder(target) / target.name
-    return waiting_copy.exists() and not side_folder(waiting_copy).exists() and not os.path.lexists(target)
+def _clear(target: Path) -> None:
+    """Removes what a backup to the same place has left that was killed."""
+    for folder, handle in files.remains(target.parent, _prefix(target)):
+        with suppress(BlockingIOError):  # one that is at work
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _take_back(folder, target)
+            files.remove_tree(folder)
 
 
-def _empty(folder: Path) -> None:
-    for entry in folder.iterdir():
-        if entry.is_dir():
-            shutil.rmtree(entry)
-        else:
-            entry.unlink()
+def _prefix(target: Path) -> str:
+    return f".{target.name}."
+
+
+MOVED = "moved"
+"""A file in the scratch folder that says which folder was moved from there."""

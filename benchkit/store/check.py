@@ -4,41 +4,31 @@ import hashlib
 import itertools
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 
 from benchkit.errors import StoreError
+from benchkit.machine.files import listed, reading, remove
 from benchkit.progress import Progress
+from benchkit.records.gate import COUNT, PREDICTIONS, SHA256
 from benchkit.records.sealing import unseal
 from benchkit.store.claims import alive, owners, release_dead
 from benchkit.store.connection import ANEW
 from benchkit.store.database import Store
 from benchkit.store.ingest import waiting
 from benchkit.store.leases import sightings
-from benchkit.store.migrations import MIGRATIONS, statements
+from benchkit.store.migrations import MIGRATIONS, schema
 from benchkit.store.remove import UNUSED
+from benchkit.store.sound import Finding, few, remove_nonsense, rows_that_make_no_sense, whole
 
 GRACE = 3600.0
 """Seconds that a file may lie there before it counts as left over: a job writes predictions before its report."""
 AT_ONCE = 100
 """Files that are looked at between two signs of progress: a sign takes longer than a look."""
-FEW = 20
-"""Findings of one kind that get a line each."""
 _RECOMPUTE = "`benchkit merge BACKUP` brings it back, `benchkit run --force` computes it again"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something that is wrong, in one line. remedy: the way out. fixable: `--fix` mends it."""
-
-    what: str
-    remedy: str
-    fixable: bool = False
-
-    def __str__(self) -> str:
-        return f"{self.what}: {self.remedy}"
 
 
 def check(store: Store, progress: Progress, *, quick: bool = False) -> list[Finding]:
@@ -51,13 +41,21 @@ def check(store: Store, progress: Progress, *, quick: bool = False) -> list[Find
         damaged = _integrity(store, quick)
     if damaged:
         return damaged  # what else it says cannot be trusted
-    findings = [*_schema(store), *_foreign_keys(store), *_rows(store, quick), *_claims(store)]
+    if other := list(_schema(store)):
+        return other  # likewise, and it may go on for ever
+    findings = [*_foreign_keys(store), *_rows(store, quick)]
+    if not quick:
+        findings += whole(store, progress)
+    strange = list(rows_that_make_no_sense(store))
+    findings += strange or _claims(store)
     return [*findings, *_artifacts(store, progress, quick), *_leftovers(store), *_set_aside(store)]
 
 
 def fix(store: Store) -> list[str]:
     """Mends what can be mended without losing anything: a line for each."""
     done = []
+    if n := remove_nonsense(store):
+        done.append(f"{n} rows removed that make no sense")
     if n := release_dead(store):
         done.append(f"{n} stale claims released")
     with store.write():
@@ -65,7 +63,7 @@ def fix(store: Store) -> list[str]:
             done.append(f"{n} unused environments removed")
     if parts := _parts(store):
         for part in parts:
-            part.unlink(missing_ok=True)
+            remove(part, store.side)
         done.append(f"{len(parts)} unfinished files removed")
     return done
 
@@ -73,7 +71,7 @@ def fix(store: Store) -> list[str]:
 def _integrity(store: Store, quick: bool) -> list[Finding]:
     pragma = "quick_check" if quick else "integrity_check"
     try:
-        found = [row[0] for row in store.execute(f"PRAGMA {pragma}({FEW})").fetchall()]
+        found = [row[0] for row in store.execute(f"PRAGMA {pragma}(20)").fetchall()]
     except (StoreError, sqlite3.Error) as e:
         found = [str(e.__cause__ or e)]
     return [Finding(f"the file is damaged: {' '.join(line.split())}", ANEW) for line in found if line != "ok"]
@@ -81,18 +79,14 @@ def _integrity(store: Store, quick: bool) -> list[Finding]:
 
 def _schema(store: Store) -> Iterator[Finding]:
     """Tables, indexes and views of a new registry that this one lacks, or has otherwise."""
-    listing = "SELECT type || ' ' || name, sql FROM sqlite_master WHERE sql IS NOT NULL"
-    new = sqlite3.connect(":memory:")
-    for script in MIGRATIONS:
-        for statement in statements(script):
-            new.execute(statement)
-    mine, remedy = dict(store.execute(listing).fetchall()), "restore a backup; only benchkit may change the schema"
-    for name, sql in new.execute(listing):
-        if name not in mine:
-            yield Finding(f"the {name} is missing", remedy)
-        elif mine[name] != sql:
-            yield Finding(f"the {name} is not that of schema {len(MIGRATIONS)}", remedy)
-    new.close()
+    listing = "SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL"
+    mine = {(kind, name): sql for kind, name, sql in store.execute(listing).fetchall()}
+    remedy = "restore a backup; only benchkit may change the schema"
+    for (kind, name), sql in schema().items():
+        if (kind, name) not in mine:
+            yield Finding(f"the {kind} {name} is missing", remedy)
+        elif mine[kind, name] != sql:
+            yield Finding(f"the {kind} {name} is not that of schema {len(MIGRATIONS)}", remedy)
 
 
 def _foreign_keys(store: Store) -> Iterator[Finding]:
@@ -171,7 +165,7 @@ def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Findin
                     unnamed.discard(path)
                 step.advance(len(rows))
 
-    yield from _few(problems(), "files of runs are missing or altered", _RECOMPUTE)
+    yield from few(problems(), "files of runs are missing or altered", _RECOMPUTE)
     waits = {p.stem for p in [*waiting(store), *(store.inbox / "damaged").glob("*.json")]}
     remedy = "delete {}, or merge the registry that does name {}"
     found = (
@@ -179,7 +173,7 @@ def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Findin
         for path in _old(store.side / path for path in sorted(unnamed))
         if path.stem not in waits
     )
-    yield from _few(found, "files are named by no run", remedy.format("them", "them"))
+    yield from few(found, "files are named by no run", remedy.format("them", "them"))
 
 
 def _named(store: Store) -> int:
@@ -190,23 +184,25 @@ def _named(store: Store) -> int:
 def _predictions(side: Path) -> set[str]:
     """The paths in `side` of all files of predictions. Looks none of them up: there may be a million."""
     try:
-        return {f"predictions/{entry.name}" for entry in os.scandir(side / "predictions") if entry.name[0] != "."}
+        return {f"predictions/{name}" for name in listed(side / "predictions", side) if name[0] != "."}
     except OSError:  # there is no such folder, or it cannot be read: then each file that a run names says so
         return set()
 
 
 def file_problem(side: Path, path: str, sha256: str, size: int, quick: bool = False) -> str | None:
     """What is wrong with a file that a run names; None where it is what the run has left."""
-    if not is_inside(path):
-        return "is named outside of the registry's folder"
+    if not is_named(path, sha256, size):
+        return f"is no file of predictions: those are {PREDICTIONS.what}"
     file = os.path.join(side, path)
     try:
-        found = os.stat(file).st_size
-        if found != size:
-            return f"is altered: {found:,} bytes instead of {size:,}"
         if quick:
-            return None
-        with open(file, "rb") as f:
+            found = os.stat(file)
+            if not stat.S_ISREG(found.st_mode):
+                return "is no plain file"
+            return None if found.st_size == size else f"is altered: {found.st_size:,} bytes instead of {size:,}"
+        with reading(Path(file)) as f:
+            if (n := os.fstat(f.fileno()).st_size) != size:
+                return f"is altered: {n:,} bytes instead of {size:,}"
             return None if hashlib.file_digest(f, "sha256").hexdigest() == sha256 else "is altered: another checksum"
     except FileNotFoundError:
         return "is missing"
@@ -214,18 +210,9 @@ def file_problem(side: Path, path: str, sha256: str, size: int, quick: bool = Fa
         return f"cannot be read: {e.strerror}"
 
 
-def is_inside(path: str) -> bool:
-    """Whether a path that a run names stays in the registry's folder."""
-    return bool(path) and not path.startswith("/") and ".." not in path.split("/")
-
-
-def _few(found: Iterable[Finding], what: str, remedy: str) -> Iterator[Finding]:
-    n = 0
-    for n, finding in enumerate(found, 1):
-        if n <= FEW:
-            yield finding
-    if n > FEW:
-        yield Finding(f"and {n - FEW:,} more {what}", remedy)
+def is_named(path: object, sha256: object, size: object) -> bool:
+    """Whether a run names a file as benchkit names those of predictions, which stay in the registry's folder."""
+    return PREDICTIONS(path) and SHA256(sha256) and COUNT(size)
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:
@@ -238,7 +225,12 @@ def _leftovers(store: Store) -> Iterator[Finding]:
 
 
 def _parts(store: Store) -> list[Path]:
-    return sorted(_old(store.side.glob("*/.*.part")))
+    found = []
+    for folder in ("inbox", "predictions"):
+        with suppress(OSError):  # a link, say: nothing in it is ours to remove
+            names = listed(store.side / folder, store.side)
+            found += [store.side / folder / name for name in names if name[0] == "." and name.endswith(".part")]
+    return sorted(_old(found))
 
 
 def _old(paths: Iterable[Path]) -> Iterator[Path]:
@@ -253,10 +245,15 @@ def _old(paths: Iterable[Path]) -> Iterator[Path]:
 
 
 def _set_aside(store: Store) -> Iterator[Finding]:
-    for path in sorted((store.inbox / "damaged").glob("*.json")):
+    try:
+        names = listed(store.inbox / "damaged", store.side)
+    except OSError as e:
+        yield Finding(f"'{store.inbox / 'damaged'}' cannot be read: {e.strerror}", "remove it")
+        return
+    for path in sorted(store.inbox / "damaged" / name for name in names if name.endswith(".json")):
         try:
             unseal(path)
-        except StoreError as e:
+        except (StoreError, OSError) as e:
             yield Finding(f"set aside: {e}", f"compute its cell again, then delete '{path}'")
         else:
             yield Finding(f"set aside, but whole: '{path}'", f"move it back into '{store.inbox}'")

@@ -20,9 +20,11 @@ import psutil
 
 from benchkit.errors import StoreError
 from benchkit.machine.cluster import slurm_job
+from benchkit.machine.files import remove
 from benchkit.machine.times import now
 from benchkit.records.report import Cell
 from benchkit.store import leases
+from benchkit.store.columns import gate
 from benchkit.store.database import Store
 from benchkit.store.insert import CELL
 from benchkit.store.leases import Sighting, expired, note, sightings
@@ -128,8 +130,8 @@ def release_dead(store: Store) -> int:
         deleted = sum(store.execute("DELETE FROM claims WHERE owner = ?", (token,)).rowcount for token in silent)
         note(store, far)
     for token in silent:
-        with suppress(PermissionError):  # another user's: it means nothing without its claims
-            lock_file(store.side, token).unlink(missing_ok=True)
+        with suppress(OSError):  # another user's: it means nothing without its claims
+            remove(lock_file(store.side, token), store.side)
     return deleted
 
 
@@ -146,10 +148,12 @@ def await_orphans(store: Store, seconds: float) -> None:
 
 def owners(store: Store) -> list[tuple[Owner, str]]:
     """Who has claims, and the newest heartbeat of each."""
+    names = ("owner", "host", "pid", "process_started", "slurm_job", "heartbeat_at")
     rows = store.execute(
         "SELECT owner, host, pid, process_started, slurm_job, max(heartbeat_at) FROM claims GROUP BY owner"
-    )
-    return [(Owner(*row[:5]), row[5]) for row in rows.fetchall()]
+    ).fetchall()
+    gate(store.path, "claims", names, rows)
+    return [(Owner(*row[:5]), row[5]) for row in rows]
 
 
 def alive(side: Path, owner: Owner, heartbeat_at: str, sighting: Sighting | None = None) -> bool:

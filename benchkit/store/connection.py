@@ -7,6 +7,7 @@ everything that found the registry locked is tried again here, until patience en
 
 import random
 import sqlite3
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -24,6 +25,9 @@ BRIEFLY = 0.25
 """Seconds that SQLite waits by itself: for so long Ctrl-C has to wait too."""
 SAY_SO = 5.0
 """Seconds of waiting after which the user is told what for."""
+
+LONGEST = 256 << 20
+"""Bytes of one value in a registry at most."""
 
 _BUSY = ("locked", "busy", "locking protocol")
 ANEW = "move a damaged one away, then `benchkit merge BACKUP` brings back what a backup has, `benchkit run` the rest"
@@ -82,9 +86,12 @@ def errors(path: Path) -> Iterator[None]:
         raise explained(path, e) from e
 
 
-def explained(path: Path, error: Exception) -> Exception:
-    """A StoreError for what can be wrong with a registry, StoreRefused for a row. A mistake in our SQL stays one."""
+def explained(path: Path, error: Exception) -> BaseException:
+    """A StoreError for what can be wrong with a registry, StoreRefused for a row. A mistake in our SQL stays one; where
+    Ctrl-C ended it, it is that."""
     text, lower = str(error), str(error).lower()
+    if lower == "interrupted":
+        return KeyboardInterrupt()
     if "syntax error" in lower:
         return error
     kind = StoreRefused if isinstance(error, _REFUSED) else StoreError
@@ -144,6 +151,21 @@ class _Connection(sqlite3.Connection):
         return super().cursor(factory)
 
 
+def harden(connection: sqlite3.Connection) -> None:
+    """A registry may come from somebody else: its schema gets no function that does more than compute, pages are held
+    against their own description, no value may fill memory, and Ctrl-C ends whatever it has us compute.
+
+    https://sqlite.org/security.html
+    """
+    connection.execute("PRAGMA trusted_schema = 0")
+    connection.execute("PRAGMA cell_size_check = 1")
+    connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
+    connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    if sys.version_info >= (3, 12):
+        connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
+    connection.set_progress_handler(lambda: 0, 100_000)  # comes back to Python now and then, where Ctrl-C is noticed
+
+
 class Database(peewee.SqliteDatabase):
     """peewee's, with patience. Inside of a transaction only its end is tried again: all else has its lock already."""
 
@@ -156,6 +178,7 @@ class Database(peewee.SqliteDatabase):
     def _connect(self) -> Any:
         made = patiently(self.path, super()._connect)  # type: ignore[misc]  # peewee has no types
         made.path = self.path
+        harden(made)
         return made
 
     def begin(self, lock_type: str | None = None) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from benchkit.machine.files import writing
+from benchkit.machine import files
 from benchkit.progress import Progress
+from benchkit.store.connection import harden
 from benchkit.store.database import Store, errors
 
 PAGES = 2000
@@ -23,7 +24,9 @@ def copy_database(store: Store, target: Path, progress: Progress) -> None:
     source = store.db.connection()
     with errors(store.path), store.db.atomic():
         source.execute("SELECT count(*) FROM sqlite_master").fetchone()  # from here on the transaction sees one state
+        files.make_new(target)
         made = sqlite3.connect(target)
+        harden(made)
         try:
             with progress.step(f"copy {store.path.name}", None, "pages") as step:
                 source.backup(made, pages=PAGES, progress=lambda *_: step.advance(PAGES), sleep=0)
@@ -35,18 +38,22 @@ def copy_database(store: Store, target: Path, progress: Progress) -> None:
             made.close()
 
 
-def copy_file(source: Path, target: Path, sha256: str, *, link: bool = False) -> bool:
+def copy_file(
+    source: Path, target: Path, sha256: str, size: int, *, within: Path, within_target: Path, link: bool = False
+) -> bool:
     """`source` as `target`, whole or not at all; False, and nothing, where it cannot be read or its contents are not
     those of `sha256`.
 
-    link: as a second name of the same file where the file system can. Raises StoreError where it cannot be written.
+    size: bytes that it has. within, within_target: the folders beside the registries, below which the target is reached
+    through no link. link: as a second name of the same file where the file system can. Raises StoreError where it
+    cannot be written.
     """
     try:
-        with source.open("rb") as f:
-            if link and _linked(f, source, target, sha256):
+        with files.reading(source) as f:
+            if link and _linked(f, source, target, sha256, size, within, within_target):
                 return True
-            with writing(target) as made:
-                for chunk in _read(f):
+            with files.writing(target, within_target) as made:
+                for chunk in _read(f, size):
                     made.write(chunk)
                 made.seek(0)
                 if hashlib.file_digest(made, "sha256").hexdigest() != sha256:
@@ -60,25 +67,29 @@ class _Altered(Exception):
     """The source is not what it should be."""
 
 
-def _linked(f: BinaryIO, source: Path, target: Path, sha256: str) -> bool:
+def _linked(f: BinaryIO, source: Path, target: Path, sha256: str, size: int, within: Path, within_target: Path) -> bool:
     """False where there are no links, as between two file systems."""
     digest = hashlib.sha256()
-    for chunk in _read(f):
+    for chunk in _read(f, size):
         digest.update(chunk)
     if digest.hexdigest() != sha256:
         raise _Altered
     f.seek(0)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        os.link(source, target)
+        files.link(source, target, within, within_target)
     except OSError:
         return False
     return True
 
 
-def _read(f: BinaryIO) -> Iterator[bytes]:
+def _read(f: BinaryIO, size: int) -> Iterator[bytes]:
+    """All of a file of `size` bytes. Raises _Altered where it has more, before they are read."""
+    left = size
     try:
         while chunk := f.read(1 << 20):
+            left -= len(chunk)
+            if left < 0:
+                raise _Altered
             yield chunk
     except OSError as e:
         raise _Altered from e

@@ -13,14 +13,17 @@ from typing import Any
 import peewee
 
 from benchkit.errors import StoreError
+from benchkit.machine.files import make_new
 from benchkit.store.connection import ANEW, Database, StoreBusy, errors, explained, patiently
 from benchkit.store.filesystem import network_filesystem
-from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
+from benchkit.store.migrations import APPLICATION_ID, FILLED, MIGRATIONS, VERSION, statements
 
 DEFAULT = "registry.sqlite"
 CACHE_KIB = 8_192
 """Of the registry's pages kept in memory at most: enough for the upper levels of a million runs' indexes. More than
 that costs more time than it saves: the system keeps the file in its own memory anyway."""
+MANY = 50_000
+"""Runs whose checksums take so long to make that it is said."""
 CONVERSION = 60.0
 """Seconds that a change of the journal mode waits for the others to close the registry."""
 
@@ -107,14 +110,34 @@ def open_alone(given: str | Path | None = None, *, create: bool = True) -> Store
     writable = _writable(path)
     if create and not writable:
         raise _read_only(path)
+    _refuse_strange(path)
+    made = create and not path.exists() and _make(path)
     store = Store(path, _connect(path, writable), writable)
     try:
         with errors(path):
-            _prepare(store, create)
+            _prepare(store, create, made)
     except BaseException:
         store.close()
         raise
     return store
+
+
+def _make(path: Path) -> bool:
+    """An empty file, with the mode that all in its folder have, which SQLite would not give it: whether this process
+    made it."""
+    try:
+        return make_new(path)
+    except OSError as e:
+        raise StoreError(f"registry '{path}' cannot be created: {e.strerror}") from e
+
+
+def _refuse_strange(path: Path) -> None:
+    """What SQLite keeps beside a registry must be files: through a link it would write to what that leads to."""
+    place = path.resolve()
+    for end in ("-wal", "-shm", "-journal"):
+        beside = place.with_name(place.name + end)
+        if os.path.lexists(beside) and not stat.S_ISREG(os.lstat(beside).st_mode):
+            raise StoreError(f"registry '{path}': '{beside}' is no plain file, and nothing that SQLite made: remove it")
 
 
 def check_place(path: Path) -> None:
@@ -140,6 +163,7 @@ def open_reading(path: Path) -> Store:
     """Opens a registry as it is, of this schema or an older one, without changing anything of it. Raises StoreError."""
     if not is_there(path):
         raise StoreError(f"there is no registry at '{path}'")
+    _refuse_strange(path)
     store = Store(path, _connect(path, writable=False, changing=_writable(path)), False)
     try:
         with errors(path):
@@ -191,9 +215,9 @@ def _quoted(path: Path) -> str:
     return quote(str(path.absolute()))
 
 
-def _prepare(store: Store, create: bool) -> None:
+def _prepare(store: Store, create: bool, made: bool) -> None:
     """Refuses what is no registry or of a newer benchkit; migrates an older one; sees to the journal."""
-    existed = store.path.exists()
+    existed = store.path.exists() and not made
     new = not (existed and store.path.stat().st_size)
     version = 0 if new else _version(store)
     if version == 0 and existed and any(store.side.glob("predictions/[!.]*")):
@@ -213,8 +237,21 @@ def _prepare(store: Store, create: bool) -> None:
         for number, script in enumerate(MIGRATIONS[done:], start=done + 1):
             for statement in statements(script):
                 store.execute(statement)
+            if number == FILLED and not new:
+                _fill(store)
             store.execute(f"PRAGMA user_version = {number}")
         store.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _fill(store: Store) -> None:
+    from benchkit.store.whole import fill
+
+    n = store.execute("SELECT count(*) FROM runs").fetchone()[0]
+    if n > MANY:
+        warnings.warn(
+            f"registry '{store.path}': its {n:,} runs get checksums, once: about {n / 9000:.0f} s", stacklevel=2
+        )
+    fill(store.db.connection())
 
 
 def _version(store: Store) -> int:

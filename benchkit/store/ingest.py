@@ -1,9 +1,10 @@
 """Taking sealed records into the store: each exactly once, in any order, by whoever comes first."""
 
-import os
 from pathlib import Path
 
-from benchkit.records.sealing import Sealed, UnsealError, unseal
+from benchkit.errors import StoreError
+from benchkit.machine.files import listed, move, remove_all
+from benchkit.records.sealing import Sealed, UnsealError, unsealed
 from benchkit.store.connection import StoreRefused
 from benchkit.store.database import Store
 from benchkit.store.insert import insert
@@ -25,7 +26,7 @@ def ingest_inbox(store: Store, patience: float | None = None) -> list[str]:
         with store.write(patience):  # held while reading them too: of several processes only one does the work
             for path in found[start : start + BATCH]:
                 try:
-                    _insert(store, unseal(path))
+                    _insert(store, *unsealed(path))
                 except FileNotFoundError:
                     continue  # another process has just taken it in
                 except OSError as e:  # another user's, who keeps it from us: it holds up no other, and stays
@@ -35,28 +36,27 @@ def ingest_inbox(store: Store, patience: float | None = None) -> list[str]:
                 except UnsealError as e:
                     damaged[path] = str(e)
                 else:
-                    done.append(path)
-        for path in done:  # only now: what is committed may go
-            path.unlink(missing_ok=True)
+                    done.append(path.name)
+        remove_all(store.inbox, done, store.side)  # only now: what is committed may go
         for path, why in damaged.items():
-            notes += _set_aside(path, why)
+            notes += _set_aside(store, path, why)
     return notes
 
 
 def waiting(store: Store) -> list[Path]:
-    """The sealed records that nobody has taken in yet."""
-    if not store.inbox.is_dir():
-        return []
-    return sorted(
-        Path(e.path) for e in os.scandir(store.inbox) if e.name.endswith(".json") and not e.name.startswith(".")
-    )
+    """The sealed records that nobody has taken in yet. Raises StoreError where the inbox cannot be read."""
+    try:
+        names = listed(store.inbox, store.side)
+    except OSError as e:
+        raise StoreError(f"the inbox '{store.inbox}' cannot be read: {e.strerror}") from e
+    return sorted(store.inbox / name for name in names if name.endswith(".json") and not name.startswith("."))
 
 
-def _insert(store: Store, record: Sealed) -> None:
+def _insert(store: Store, record: Sealed, sealed: str) -> None:
     """All of the record or nothing of it. Raises StoreRefused where it contradicts the schema: it holds up no other."""
     store.execute("SAVEPOINT record")
     try:
-        insert(store, record)
+        insert(store, record, sealed)
     except BaseException as e:
         if store.db.connection().in_transaction:  # a full disk may have ended it
             store.execute("ROLLBACK TO record")
@@ -69,12 +69,11 @@ def _insert(store: Store, record: Sealed) -> None:
 _UNFIT = (TypeError, ValueError, KeyError, AttributeError, OverflowError, StopIteration)
 
 
-def _set_aside(path: Path, why: str) -> list[str]:
+def _set_aside(store: Store, path: Path, why: str) -> list[str]:
     """A line that says so; none where another process has done it."""
     aside = path.parent / "damaged" / path.name
     try:
-        aside.parent.mkdir(exist_ok=True)
-        os.replace(path, aside)
+        move(path, aside, store.side)
     except FileNotFoundError:
         return []
     except OSError as e:

@@ -1,15 +1,15 @@
 """Inserting one record of each kind, inside the caller's transaction."""
 
-import hashlib
 import json
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchkit.machine.times import now
 from benchkit.records.others import Diagnosis, Failure, Training
-from benchkit.records.report import Environment, Report
+from benchkit.records.report import Check, Environment, Report
 from benchkit.records.sealing import Sealed
 from benchkit.store.database import Store
+from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
 _CURRENT = f"""
@@ -18,16 +18,23 @@ WHERE current AND {CELL}
 """
 
 
-def insert(store: Store, record: Sealed) -> bool:
-    """Inserts one record; False where it is there already, or nothing any more."""
+def insert(store: Store, record: Sealed, sealed: str | None = None) -> bool:
+    """Inserts one record; False where it is there already, or nothing any more.
+
+    sealed: the checksum of its sealed form, where that is known.
+    """
     if isinstance(record, Report):
-        return insert_report(store, record) is not None
+        return insert_report(store, record, sealed=sealed) is not None
     if isinstance(record, Failure):
         return insert_failure(store, record)
-    return insert_training(store, record) if isinstance(record, Training) else insert_diagnosis(store, record)
+    if isinstance(record, Training):
+        return insert_training(store, record, sealed)
+    return insert_diagnosis(store, record, sealed)
 
 
-def insert_report(store: Store, report: Report, current: bool | None = None) -> int | None:
+def insert_report(
+    store: Store, report: Report, current: bool | None = None, *, sealed: str | None = None
+) -> int | None:
     """Inserts one report inside the caller's transaction: its run's number; None where it is there already.
 
     The last report of a cell to come in is its current one: whoever computes a cell again has taken in the earlier
@@ -45,43 +52,33 @@ def insert_report(store: Store, report: Report, current: bool | None = None) -> 
         current = other is None or other[2] != report.environment.host or other[1] <= report.finished_at
         if other and current:
             store.execute("UPDATE runs SET current = 0 WHERE id = ?", (other[0],))
-    checks = [asdict(c) for c in report.checks]
+    checks = list(report.checks)
     if conflict := _fingerprint_conflict(store, report):
-        checks.append({"name": "fingerprint", "status": "warn", "summary": conflict, "details": {}})
-    marks = sorted(f"{c['name']}:{c['status']}" for c in checks if c["status"] != "ok")
+        checks.append(Check("fingerprint", "warn", conflict))
+    marks = sorted(f"{c.name}:{c.status}" for c in checks if c.status != "ok")
     primary = next(m for m in report.metrics if m.name == report.primary)
-    run = insert_row(
-        store,
-        "runs",
-        {
-            "uuid": report.uuid, **report.cell._asdict(), "current": int(current),
-            "metric": primary.name, "value": primary.value, "low": primary.low, "high": primary.high,
-            "chance": report.chance, "warnings": len(marks), "marks": " ".join(marks) or None,
-            "n_train_used": report.n_train_used, "n_test": report.n_test, "n_skipped": report.n_skipped,
-            "n_classes": report.n_classes, "task_fingerprint": report.task_fingerprint,
-            "model_fingerprint": report.model_fingerprint, "params": _json(report.params),
-            "providers": _json(report.providers), "record": _json(report.record),
-            "environment_id": environment_id(store, report.environment), "started_at": report.started_at,
-            "finished_at": report.finished_at, "ingested_at": now(), "wall_s": report.environment.wall_s,
-            "cpu_s": report.environment.cpu_s, "peak_rss_bytes": report.environment.peak_rss_bytes,
-            "peak_device_bytes": report.environment.peak_device_bytes,
-        },
-    )  # fmt: skip
-    store.many(
-        "INSERT INTO metrics VALUES (?, ?, ?, ?, ?)", [(run, m.name, m.value, m.low, m.high) for m in report.metrics]
-    )
-    store.many(
-        "INSERT INTO class_metrics VALUES (?, ?, ?, ?, ?, ?)",
-        [(run, c.class_name, c.name, c.value, c.n_train, c.n_test) for c in report.class_metrics],
-    )
-    store.many(
-        "INSERT INTO checks VALUES (?, ?, ?, ?, ?)",
-        [(run, c["name"], c["status"], c["summary"], _json(c["details"])) for c in checks],
-    )
-    store.many(
-        "INSERT INTO artifacts VALUES (?, ?, ?, ?, ?)",
-        [(run, a.kind, a.path, a.sha256, a.bytes) for a in report.artifacts],
-    )
+    environment, of_it = environment_id(store, report.environment)
+    row = {
+        "uuid": report.uuid, **report.cell._asdict(), "current": int(current),
+        "metric": primary.name, "value": _real(primary.value), "low": _real(primary.low), "high": _real(primary.high),
+        "chance": _real(report.chance), "warnings": len(marks), "marks": " ".join(marks) or None,
+        "n_train_used": report.n_train_used, "n_test": report.n_test, "n_skipped": report.n_skipped,
+        "n_classes": report.n_classes, "task_fingerprint": report.task_fingerprint,
+        "model_fingerprint": report.model_fingerprint, "params": _json(report.params),
+        "providers": _json(report.providers), "record": _json(report.record),
+        "environment_id": environment, "started_at": report.started_at,
+        "finished_at": report.finished_at, "ingested_at": now(), "wall_s": _real(report.environment.wall_s),
+        "cpu_s": _real(report.environment.cpu_s), "peak_rss_bytes": report.environment.peak_rss_bytes,
+        "peak_device_bytes": report.environment.peak_device_bytes, "sealed": sealed,
+    }  # fmt: skip
+    hanging: dict[str, list[tuple[Any, ...]]] = {
+        "metrics": [(m.name, _real(m.value), _real(m.low), _real(m.high)) for m in report.metrics],
+        "class_metrics": [(c.class_name, c.name, _real(c.value), c.n_train, c.n_test) for c in report.class_metrics],
+        "checks": [(c.name, c.status, c.summary, _json(c.details)) for c in checks],
+        "artifacts": [(a.kind, a.path, a.sha256, a.bytes) for a in report.artifacts],
+    }
+    run = insert_row(store, "runs", row | {"digest": digest(RUNS, row, of_it, hanging)})
+    insert_hanging(store, run, hanging)
     if not history:
         store.execute(f"DELETE FROM claims WHERE {CELL}", cell)
         store.execute(f"DELETE FROM failures WHERE {CELL}", cell)
@@ -108,16 +105,16 @@ def _fingerprint_conflict(store: Store, report: Report) -> str | None:
     return "; ".join(differing) or None
 
 
-def environment_id(store: Store, e: Environment) -> int:
-    """The row of this environment, made where it is new."""
+def environment_id(store: Store, e: Environment) -> tuple[int, str]:
+    """The number and the digest of this environment's row, made where it is new."""
     row: dict[str, Any] = {
         "benchkit_version": e.benchkit_version, "git_commit": e.git_commit,
         "git_dirty": None if e.git_dirty is None else int(e.git_dirty), "argv": _json(e.argv),
         "versions": _json(e.versions), "host": e.host, "device": e.device,
     }  # fmt: skip
-    row["digest"] = hashlib.sha256(_json(row).encode()).hexdigest()
+    row["digest"] = environment_digest(row)
     known = store.execute("SELECT id FROM environments WHERE digest = ?", (row["digest"],)).fetchone()
-    return known[0] if known else insert_row(store, "environments", row)
+    return (known[0] if known else insert_row(store, "environments", row)), row["digest"]
 
 
 def insert_row(store: Store, table: str, row: dict[str, Any]) -> int:
@@ -126,8 +123,20 @@ def insert_row(store: Store, table: str, row: dict[str, Any]) -> int:
     return store.execute(f"INSERT INTO {table} ({', '.join(row)}) VALUES ({marks})", tuple(row.values())).lastrowid
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, allow_nan=False, sort_keys=True)
+def insert_hanging(store: Store, number: int, hanging: Mapping[str, Sequence[tuple[Any, ...]]]) -> None:
+    """The rows, by table, that hang on the row with this number."""
+    for table, rows in hanging.items():
+        if rows:
+            marks = ", ".join("?" * (1 + len(rows[0])))
+            store.many(f"INSERT INTO {table} VALUES ({marks})", [(number, *row) for row in rows])
+
+
+_json = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
+
+
+def _real(value: float | None) -> float | None:
+    """As SQLite gives it back: a whole number as a real one, and no negative zero."""
+    return None if value is None else float(value) + 0.0
 
 
 def insert_failure(store: Store, failure: Failure) -> bool:
@@ -152,37 +161,35 @@ def insert_failure(store: Store, failure: Failure) -> bool:
     return True
 
 
-def insert_training(store: Store, training: Training) -> bool:
+def insert_training(store: Store, training: Training, sealed: str | None = None) -> bool:
     if store.execute("SELECT 1 FROM trainings WHERE uuid = ?", (training.uuid,)).fetchone():
         return False
-    number = insert_row(
-        store,
-        "trainings",
-        {
-            "uuid": training.uuid, "kind": training.kind, "task": training.task, "model": training.model,
-            "point": training.point, "data_fingerprint": training.data_fingerprint,
-            "model_fingerprint": training.model_fingerprint, "params": _json(training.params), "path": training.path,
-            "sha256": training.sha256, "environment_id": environment_id(store, training.environment),
-            "started_at": training.started_at, "finished_at": training.finished_at,
-        },
-    )  # fmt: skip
-    store.many("INSERT INTO training_metrics VALUES (?, ?, ?, ?)", [(number, *row) for row in training.metrics])
+    environment, of_it = environment_id(store, training.environment)
+    row = {
+        "uuid": training.uuid, "kind": training.kind, "task": training.task, "model": training.model,
+        "point": training.point, "data_fingerprint": training.data_fingerprint,
+        "model_fingerprint": training.model_fingerprint, "params": _json(training.params), "path": training.path,
+        "sha256": training.sha256, "environment_id": environment, "started_at": training.started_at,
+        "finished_at": training.finished_at, "sealed": sealed,
+    }  # fmt: skip
+    hanging = {"training_metrics": [(step, name, _real(value)) for step, name, value in training.metrics]}
+    number = insert_row(store, "trainings", row | {"digest": digest(TRAININGS, row, of_it, hanging)})
+    insert_hanging(store, number, hanging)
     return True
 
 
-def insert_diagnosis(store: Store, diagnosis: Diagnosis) -> bool:
+def insert_diagnosis(store: Store, diagnosis: Diagnosis, sealed: str | None = None) -> bool:
     if store.execute("SELECT 1 FROM diagnoses WHERE uuid = ?", (diagnosis.uuid,)).fetchone():
         return False
-    number = insert_row(
-        store,
-        "diagnoses",
-        {
-            "uuid": diagnosis.uuid, "task": diagnosis.task, "model": diagnosis.model,
-            "data_fingerprint": diagnosis.data_fingerprint, "model_fingerprint": diagnosis.model_fingerprint,
-            "healthy": int(diagnosis.healthy), "verdict": diagnosis.verdict, "details": _json(diagnosis.details),
-            "page": diagnosis.page, "environment_id": environment_id(store, diagnosis.environment),
-            "started_at": diagnosis.started_at, "finished_at": diagnosis.finished_at,
-        },
-    )  # fmt: skip
-    store.many("INSERT INTO diagnosis_points VALUES (?, ?, ?, ?)", [(number, *row) for row in diagnosis.points])
+    environment, of_it = environment_id(store, diagnosis.environment)
+    row = {
+        "uuid": diagnosis.uuid, "task": diagnosis.task, "model": diagnosis.model,
+        "data_fingerprint": diagnosis.data_fingerprint, "model_fingerprint": diagnosis.model_fingerprint,
+        "healthy": int(diagnosis.healthy), "verdict": diagnosis.verdict, "details": _json(diagnosis.details),
+        "page": diagnosis.page, "environment_id": environment, "started_at": diagnosis.started_at,
+        "finished_at": diagnosis.finished_at, "sealed": sealed,
+    }  # fmt: skip
+    hanging = {"diagnosis_points": [(point, name, _real(value)) for point, name, value in diagnosis.points]}
+    number = insert_row(store, "diagnoses", row | {"digest": digest(DIAGNOSES, row, of_it, hanging)})
+    insert_hanging(store, number, hanging)
     return True

@@ -10,6 +10,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from benchkit.machine import files
+from benchkit.records.gate import OWNER, Refused, short
+
 NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 """What a file system without locks answers."""
 
@@ -18,14 +21,14 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 def locked(side: Path, token: str) -> Iterator[int]:
     """Holds the lock of the owner `token`; gives its file descriptor, for workers to inherit. side: of the store."""
     path = lock_file(side, token)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o666)
+    descriptor = files.open_in_place(path, side)
     try:
         with suppress(OSError):  # a file system without locks: then the process's own life is all that is known
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield descriptor
     finally:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):  # something else lies in its place now
+            files.remove(path, side)
         os.close(descriptor)
 
 
@@ -36,21 +39,24 @@ def is_held(side: Path, token: str) -> bool | OSError:
     file that is open for writing, and two who look at once must not take each other for the owner.
     """
     try:
-        descriptor = os.open(lock_file(side, token), os.O_RDONLY)
+        file = files.reading(lock_file(side, token), side)
     except FileNotFoundError:
         return False
     except OSError as e:
         return e
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     except OSError as e:
         return False if e.errno in NO_LOCKS_HERE else e
     finally:
-        os.close(descriptor)
+        file.close()
     return False
 
 
 def lock_file(side: Path, token: str) -> Path:
+    """Raises Refused where the token is none that benchkit makes, and might lead elsewhere."""
+    if not OWNER(token):
+        raise Refused(f"an owner is {short(token)}, and must be {OWNER.what}")
     return side / "owners" / f"{token}.lock"

@@ -7,25 +7,29 @@ or was submitted over there stays there.
 
 import json
 import math
-import sqlite3
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import os
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from benchkit.errors import StoreError
+from benchkit.machine.files import remove
 from benchkit.machine.times import now
-from benchkit.progress import Progress, Silent
-from benchkit.records.report import Report
-from benchkit.store.check import file_problem, is_inside
-from benchkit.store.copies import copy_database, copy_file
-from benchkit.store.database import Store, open_reading
-from benchkit.store.insert import CELL, insert_report, insert_row
-from benchkit.store.migrations import VERSION
-from benchkit.store.opening import open_store
-from benchkit.store.reports import load_reports
+from benchkit.progress import Progress
+from benchkit.records.conform import admit
+from benchkit.records.gate import Refused, predictions_path
+from benchkit.records.report import Cell, Report
+from benchkit.store.check import file_problem
+from benchkit.store.columns import gate
+from benchkit.store.copies import copy_file
+from benchkit.store.database import Store
+from benchkit.store.foreign import opened
+from benchkit.store.ingest import waiting
+from benchkit.store.insert import CELL, insert_diagnosis, insert_report, insert_training
+from benchkit.store.reports import load_diagnosis, load_reports, load_training
+from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, Whole, recomputed
 
 
 @dataclass
@@ -58,19 +62,17 @@ def merge(store: Store, path: Path, progress: Progress, *, dry_run: bool = False
 
     Raises StoreError where it is no registry, is damaged, or is of a newer benchkit.
     """
-    with _opened(path) as other:
+    with opened(path) as other:
         if path.samefile(store.path):
             raise StoreError(f"'{path}' is this registry itself: merge takes another one")
-        merged = Merged(waiting=len(list(other.inbox.glob("[!.]*.json"))) if other.inbox.is_dir() else 0)
+        merged = Merged(waiting=len(waiting(other)))
         brought = _Files(store, other, dry_run)
         try:
             plan = _choose(store, other, merged)
-            brought.look()
             _bring_files(plan, brought, merged, progress)
             with store.write():
                 plan = _choose(store, other, merged := _again(merged))
-                brought.look()
-                _bring_runs(store, other, plan, brought, merged, path, progress)
+                _bring_runs(store, other, plan, merged, path, progress)
                 _bring_records(store, other, merged)
                 if dry_run:
                     raise _DryRun
@@ -80,25 +82,6 @@ def merge(store: Store, path: Path, progress: Progress, *, dry_run: bool = False
             brought.undo()
             raise
     return merged
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Store]:
-    """The other registry for reading; an older one as a migrated copy."""
-    other = open_reading(path)
-    try:
-        version = other.execute("PRAGMA user_version").fetchone()[0]
-        if version == VERSION:
-            with other.db.atomic():
-                yield other
-            return
-        with TemporaryDirectory(prefix="benchkit-merge-") as folder:
-            copy = Path(folder) / path.name
-            copy_database(other, copy, Silent())
-            with open_store(copy, ingest=False) as migrated:
-                yield Store(path, migrated.db, False)  # with the files beside the original
-    finally:
-        other.close()
 
 
 @dataclass(frozen=True)
@@ -117,14 +100,19 @@ def _again(merged: Merged) -> Merged:
 
 
 def _choose(store: Store, other: Store, merged: Merged) -> list[_Run]:
-    """Which of its runs come, the superseded ones last."""
-    known = {row[0] for row in store.execute("SELECT uuid FROM runs").fetchall()}
+    """Which of its runs come, the superseded ones last. Raises Refused for one that is not as benchkit makes them."""
+    known = dict(store.execute("SELECT uuid, id FROM runs").fetchall())
+    names = ("id", "uuid", "current", *Cell._fields)
+    rows = other.execute(f"SELECT {', '.join(names)} FROM runs ORDER BY current DESC, id").fetchall()
+    gate(other.path, "runs", names, rows)
     plan = []
-    for number, uuid, current, *cell in other.execute(
-        "SELECT id, uuid, current, task, model, classifier, n_train, seed FROM runs ORDER BY current DESC, id"
-    ).fetchall():
+    for number, uuid, current, *cell in rows:
         if uuid in known:
             merged.known += 1
+            if difference := _difference(_result(store, known[uuid]), _result(other, number)):
+                merged.conflicts.append(
+                    f"{Cell(*cell)}, run {known[uuid]}: {difference}; both are called {uuid}, so that it stays there"
+                )
             continue
         mine = store.execute(f"SELECT id, current FROM runs WHERE {CELL} ORDER BY current DESC", cell).fetchall()
         if not mine:
@@ -149,14 +137,13 @@ def _choose(store: Store, other: Store, merged: Merged) -> list[_Run]:
 
 def _result(store: Store, run: int) -> dict[str, Any]:
     """What two computations of one cell must have in common: every metric that both have, the data and the weights."""
-    found: dict[str, Any] = dict(
-        store.execute("SELECT name, value FROM metrics WHERE run_id = ? ORDER BY name", (run,)).fetchall()
-    )
+    metrics = store.execute("SELECT name, value FROM metrics WHERE run_id = ? ORDER BY name", (run,)).fetchall()
+    gate(store.path, "metrics", ("name", "value"), metrics)
     names = ("primary metric", "test examples", "data", "weights")
-    row = store.execute(
-        "SELECT metric, n_test, task_fingerprint, model_fingerprint FROM runs WHERE id = ?", (run,)
-    ).fetchone()
-    return found | dict(zip(names, row, strict=True))
+    columns = ("metric", "n_test", "task_fingerprint", "model_fingerprint")
+    rows = store.execute(f"SELECT {', '.join(columns)} FROM runs WHERE id = ?", (run,)).fetchall()
+    gate(store.path, "runs", columns, rows)
+    return dict(metrics) | dict(zip(names, rows[0], strict=True))
 
 
 def _difference(here: dict[str, Any], there: dict[str, Any]) -> str:
@@ -184,72 +171,71 @@ class _Files:
     def __init__(self, store: Store, other: Store, dry_run: bool) -> None:
         self.store, self.other, self.dry_run = store, other, dry_run
         self.made: list[Path] = []
-        self.taken: dict[str, set[str]] = {}
-        """Checksums of our runs' files, by name, of those names that are among theirs."""
 
-    def look(self) -> None:
-        """Which of their names are taken here; again in a transaction, where it stays true."""
-        names = json.dumps([path for (path,) in self.other.execute("SELECT path FROM artifacts").fetchall()])
-        ours = "SELECT path, sha256 FROM artifacts WHERE path IN (SELECT value FROM json_each(?))"
-        self.taken = {}
-        for path, sha256 in self.store.execute(ours, [names]).fetchall():
-            self.taken.setdefault(path, set()).add(sha256)
-
-    def bring(self, path: str, sha256: str, size: int, uuid: str) -> bool | None:
+    def bring(self, path: str, sha256: str, size: int) -> bool | None:
         """True where the file was brought, None where it is here already, False where it is not whole over there."""
-        target = self.target(path, sha256, uuid)
-        if file_problem(self.store.side, target, sha256, size) is None:
+        if file_problem(self.store.side, path, sha256, size) is None:
             return None
         if file_problem(self.other.side, path, sha256, size) is not None:
             return False
-        if not self.dry_run:
-            place = self.store.side / target
-            if not place.exists():
-                self.made.append(place)  # before it is: Ctrl-C may come right after
-            if not copy_file(self.other.side / path, place, sha256):
-                return False
-        return True
-
-    def target(self, path: str, sha256: str, uuid: str) -> str:
-        """Its name here: its own, unless a run of ours names another file so, or it lies outside of the folder."""
-        if self.taken.get(path, set()) - {sha256} or not is_inside(path):
-            return f"predictions/{uuid}{Path(path).suffix}"
-        return path
+        if self.dry_run:
+            return True
+        place = self.store.side / path
+        if not os.path.lexists(place):
+            self.made.append(place)  # before it is: Ctrl-C may come right after
+        return copy_file(
+            self.other.side / path, place, sha256, size, within=self.other.side, within_target=self.store.side
+        )
 
     def undo(self) -> None:
         for place in self.made:
-            place.unlink(missing_ok=True)
+            with suppress(OSError):
+                remove(place, self.store.side)
 
 
 def _bring_files(plan: Sequence[_Run], files: _Files, merged: Merged, progress: Progress) -> None:
-    """Of the runs that come, and of those that are here without theirs."""
-    wanted = []
-    for run in plan:
-        wanted += files.other.execute(_FILES + "WHERE runs.id = ?", (run.other_id,)).fetchall()
-    known = {row[0] for row in files.store.execute("SELECT uuid FROM runs").fetchall()}
-    coming = {row[0] for row in wanted}
-    for row in files.other.execute(_FILES).fetchall():
-        if row[0] in known and row[0] not in coming:
-            wanted.append(row)
+    """Of the runs that come, and of those that are here, as they are named here, without theirs."""
+    theirs = _named(files.other)
+    ours = set(_named(files.store))
+    coming = {uuid for (uuid,) in _uuids(files.other, [run.other_id for run in plan])}
+    wanted = [row for row in theirs if row[0] in coming or row in ours]
     with progress.step("copy predictions", len(wanted), "files") as step:
         for uuid, path, sha256, size in wanted:
-            came = files.bring(path, sha256, size, uuid)
+            came = files.bring(path, sha256, size)
             merged.files += came is True
             if came is False and uuid in coming:
                 merged.lacking.append(path)
             step.advance()
 
 
-_FILES = "SELECT uuid, path, sha256, bytes FROM artifacts JOIN runs ON runs.id = run_id "
+def _uuids(store: Store, runs: Sequence[int]) -> list[tuple[str]]:
+    found: list[tuple[str]] = store.execute(
+        "SELECT uuid FROM runs WHERE id IN (SELECT value FROM json_each(?))", [json.dumps(runs)]
+    ).fetchall()
+    return found
+
+
+def _named(store: Store) -> list[tuple[str, str, str, int]]:
+    """Uuid, path, checksum and size of the file of every run. Raises Refused where one names another's."""
+    rows: list[tuple[str, str, str, int]] = store.execute(
+        "SELECT uuid, path, sha256, bytes FROM artifacts JOIN runs ON runs.id = run_id"
+    ).fetchall()
+    gate(store.path, "runs", ("uuid",), rows)
+    gate(store.path, "artifacts", ("path", "sha256", "bytes"), [row[1:] for row in rows])
+    for uuid, path, *_ in rows:
+        if path != predictions_path(uuid):
+            raise Refused(f"registry '{store.path}': run {uuid} names the file '{path}', and may name its own alone")
+    return rows
 
 
 def _bring_runs(
-    store: Store, other: Store, plan: Sequence[_Run], files: _Files, merged: Merged, source: Path, progress: Progress
+    store: Store, other: Store, plan: Sequence[_Run], merged: Merged, source: Path, progress: Progress
 ) -> None:
     with progress.step("merge runs", len(plan), "runs") as step:
         for run in plan:
             (report,) = load_reports(other, [run.other_id])
-            made = insert_report(store, _ours(report, files), run.current)
+            sealed = _hold(other, RUNS, run.other_id, report)
+            made = insert_report(store, _ours(report), run.current, sealed=sealed)
             if run.own is not None and made is not None:
                 row = (run.own, made, run.difference, str(source.absolute()), now())
                 store.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?, ?)", row)
@@ -257,37 +243,31 @@ def _bring_runs(
             step.advance()
 
 
-def _ours(report: Report, files: _Files) -> Report:
-    """With its files as they are named here. Whether its data and weights are those of ours is asked anew."""
-    artifacts = [replace(a, path=files.target(a.path, a.sha256, report.uuid)) for a in report.artifacts]
-    return replace(report, artifacts=artifacts, checks=[c for c in report.checks if c.name != "fingerprint"])
+def _hold(other: Store, whole: Whole, number: int, record: Any) -> str | None:
+    """The checksum of a record's sealed form, where that is known. Raises Refused where the record, read back from row
+    `number` over there, is not one that a job can have sealed, or its row is not as it was written."""
+    named = f"registry '{other.path}': row {number} of {whole.table}"
+    try:
+        admit(record)
+    except ValueError as e:
+        raise Refused(f"{named} cannot be taken in: {e}") from None
+    (found,) = recomputed(other.db.connection(), whole, 1, number - 1)
+    if found.kept != found.now:
+        raise Refused(f"{named} is not what was written: its checksum is another (`benchkit check` there names all)")
+    ((sealed,),) = other.execute(f"SELECT sealed FROM {whole.table} WHERE id = ?", (number,)).fetchall()
+    return None if sealed is None else str(sealed)
+
+
+def _ours(report: Report) -> Report:
+    """Whether its data and weights are those of ours is asked anew."""
+    return replace(report, checks=[c for c in report.checks if c.name != "fingerprint"])
 
 
 def _bring_records(store: Store, other: Store, merged: Merged) -> None:
     """Trainings and diagnoses that are not here, with the rows that hang on them."""
-    for table, rows, key in (
-        ("trainings", "training_metrics", "training_id"),
-        ("diagnoses", "diagnosis_points", "diagnosis_id"),
-    ):
-        for record in _dicts(other, f"SELECT * FROM {table} ORDER BY id"):
-            if store.execute(f"SELECT 1 FROM {table} WHERE uuid = ?", (record["uuid"],)).fetchone():
-                continue
-            number = record.pop("id")
-            record["environment_id"] = _environment(store, other, record["environment_id"])
-            made = insert_row(store, table, record)
-            for row in _dicts(other, f"SELECT * FROM {rows} WHERE {key} = ?", number):
-                insert_row(store, rows, row | {key: made})
-            merged.records += 1
-
-
-def _environment(store: Store, other: Store, number: int) -> int:
-    """The row here of an environment over there, made where it is new."""
-    (row,) = _dicts(other, "SELECT * FROM environments WHERE id = ?", number)
-    known = store.execute("SELECT id FROM environments WHERE digest = ?", (row["digest"],)).fetchone()
-    del row["id"]
-    return known[0] if known else insert_row(store, "environments", row)
-
-
-def _dicts(store: Store, sql: str, *values: Any) -> list[dict[str, Any]]:
-    cursor: sqlite3.Cursor = store.execute(sql, values)
-    return [dict(zip((d[0] for d in cursor.description), row, strict=True)) for row in cursor.fetchall()]
+    for whole, load, bring in (
+        (TRAININGS, load_training, insert_training), (DIAGNOSES, load_diagnosis, insert_diagnosis)
+    ):  # fmt: skip
+        for (number,) in other.execute(f"SELECT id FROM {whole.table} ORDER BY id").fetchall():
+            record: Any = load(other, number)
+            merged.records += bring(store, record, _hold(other, whole, number, record))

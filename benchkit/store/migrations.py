@@ -3,6 +3,9 @@
 `PRAGMA user_version` counts the steps a store has had. A step is never edited once released; a change is a new step.
 """
 
+import sqlite3
+from functools import cache
+
 APPLICATION_ID = 0x62636B74  # "bckt": how `file` and we tell a registry from any other SQLite file
 
 _V1 = """
@@ -222,8 +225,36 @@ CREATE TABLE diagnosis_points (
 ) STRICT, WITHOUT ROWID;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+_V3 = """
+ALTER TABLE runs ADD COLUMN sealed TEXT;
+ALTER TABLE runs ADD COLUMN digest TEXT;
+ALTER TABLE trainings ADD COLUMN sealed TEXT;
+ALTER TABLE trainings ADD COLUMN digest TEXT;
+ALTER TABLE diagnoses ADD COLUMN sealed TEXT;
+ALTER TABLE diagnoses ADD COLUMN digest TEXT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
 VERSION = len(MIGRATIONS)
+FILLED = 3
+"""The step after which what is there gets its checksums (benchkit.store.whole)."""
+
+
+@cache
+def schema(version: int = VERSION) -> dict[tuple[str, str], str]:
+    """What a registry of this schema is made of: (table, index or view, name) -> the SQL that SQLite keeps of it."""
+    new = sqlite3.connect(":memory:")
+    for script in MIGRATIONS[:version]:
+        for statement in statements(script):
+            new.execute(statement)
+    found = new.execute("SELECT type, name, sql FROM sqlite_master WHERE sql IS NOT NULL").fetchall()
+    new.close()
+    return {(kind, name): sql for kind, name, sql in found}
+
+
+def tables(version: int = VERSION) -> dict[str, str]:
+    """Those of its tables."""
+    return {name: sql for (kind, name), sql in schema(version).items() if kind == "table"}
 
 
 def statements(script: str) -> list[str]:

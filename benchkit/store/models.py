@@ -80,6 +80,8 @@ class Run(Base):
     cpu_s = FloatField()
     peak_rss_bytes = IntegerField()
     peak_device_bytes = IntegerField(null=True)
+    sealed = TextField(null=True)
+    digest = TextField(null=True)
 
     class Meta:
         table_name = "runs"
@@ -226,6 +228,8 @@ class Training(Base):
     environment = ForeignKeyField(Environment)
     started_at = TextField()
     finished_at = TextField()
+    sealed = TextField(null=True)
+    digest = TextField(null=True)
 
     class Meta:
         table_name = "trainings"
@@ -255,6 +259,8 @@ class Diagnosis(Base):
     environment = ForeignKeyField(Environment)
     started_at = TextField()
     finished_at = TextField()
+    sealed = TextField(null=True)
+    digest = TextField(null=True)
 
     class Meta:
         table_name = "diagnoses"

@@ -4,11 +4,11 @@ with open_store(path) as store:           # created where it is missing; takes i
 with open_store(path, create=False)       # for readers: an error where there is none, read-only where it must be
 """
 
-import os
 import warnings
 from pathlib import Path
 
 from benchkit.errors import StoreError
+from benchkit.machine.files import listed
 from benchkit.store.database import Store, open_alone
 
 READERS_PATIENCE = 2.0
@@ -29,8 +29,11 @@ def open_store(given: str | Path | None = None, *, create: bool = True, ingest: 
 
 def refresh(store: Store, patience: float | None = None) -> None:
     """Takes in what has come into the inbox meanwhile."""
-    if not store.inbox.is_dir() or not any(e.name.endswith(".json") for e in os.scandir(store.inbox)):
-        return  # and nothing of what reads records is imported
+    try:
+        if not any(name.endswith(".json") for name in listed(store.inbox, store.side)):
+            return  # and nothing of what reads records is imported
+    except OSError as e:
+        raise StoreError(f"the inbox '{store.inbox}' cannot be read: {e.strerror}") from e
     from benchkit.store.ingest import ingest_inbox
 
     for note in ingest_inbox(store, patience):

@@ -1,10 +1,13 @@
 """Removing runs, with everything that belongs to them."""
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchkit.machine import files
+from benchkit.records.gate import predictions_path
 from benchkit.store.database import Store
 from benchkit.store.queries import FailureRow
 
@@ -34,17 +37,18 @@ def remove(store: Store, runs: Sequence[int]) -> Removed:
         cells = store.execute(
             f"SELECT task, model, classifier, n_train, seed FROM runs WHERE current AND id {_CHOSEN}", chosen
         ).fetchall()
-        paths = store.execute(
-            f"SELECT path FROM artifacts WHERE run_id {_CHOSEN} "
-            f"EXCEPT SELECT path FROM artifacts WHERE run_id NOT {_CHOSEN}",
+        named = store.execute(
+            f"SELECT path, uuid FROM artifacts JOIN runs ON runs.id = run_id WHERE run_id {_CHOSEN} "
+            f"AND path NOT IN (SELECT path FROM artifacts WHERE run_id NOT {_CHOSEN})",
             chosen * 2,
         ).fetchall()
+        own = {path for path, uuid in named if path == predictions_path(uuid)}
         gone = store.execute(f"DELETE FROM runs WHERE id {_CHOSEN}", chosen).rowcount
         store.execute(f"DELETE FROM {UNUSED}")
         promoted = sum(_promote(store, cell) for cell in cells)
-    files = [file for (path,) in paths if (file := store.side / path).exists()]
-    left = [file for file in files if not _unlink(store, file)]
-    return Removed(gone, promoted, len(files) - len(left), tuple(left))
+    there = [path for path, _ in named if isinstance(path, str) and os.path.lexists(store.side / path)]
+    left = [store.side / path for path in there if not (path in own and _unlink(store, store.side / path))]
+    return Removed(gone, promoted, len(there) - len(left), tuple(left))
 
 
 def forget_failures(store: Store, failures: Sequence[FailureRow]) -> int:
@@ -72,10 +76,8 @@ def _promote(store: Store, cell: tuple[object, ...]) -> int:
 
 def _unlink(store: Store, file: Path) -> bool:
     """Whether the file is gone. One outside of the store's folder is never touched, whatever the registry names."""
-    if not file.resolve().is_relative_to(store.side.resolve()):
-        return False
     try:
-        file.unlink(missing_ok=True)
+        files.remove(file, store.side)
     except OSError:
         return False
     return True

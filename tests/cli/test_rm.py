@@ -1,12 +1,13 @@
 """rm: runs go with everything that belongs to them, and nothing else does."""
 
-import hashlib
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchkit.records.gate import predictions_path
 from benchkit.records.others import Failure
 from benchkit.records.report import Artifact, Cell, Report
 from benchkit.records.sealing import seal
@@ -26,13 +27,12 @@ def with_predictions(path: Path, report: Callable[..., Report], *cells: tuple[An
     with open_store(path) as store:
         (store.side / "predictions").mkdir(parents=True)
         for i, cell in enumerate(cells):
-            file = store.side / f"predictions/{i}.parquet"
+            name = f"{i}" * 32
+            file = store.side / predictions_path(name)
             file.write_bytes(f"file {i}".encode())
-            artifact = Artifact(
-                "predictions", f"predictions/{i}.parquet", hashlib.sha256(file.read_bytes()).hexdigest(), 6
-            )
+            artifact = Artifact("predictions", predictions_path(name), sha256(file.read_bytes()).hexdigest(), 6)
             stamp = f"2026-01-01T00:00:{i:02d}.000000+00:00"
-            seal(report(cell=Cell(*cell), artifacts=[artifact], finished_at=stamp), store.inbox)
+            seal(report(uuid=name, cell=Cell(*cell), artifacts=[artifact], finished_at=stamp), store.inbox)
             refresh(store)
             files.append(file)
     return files
@@ -78,10 +78,9 @@ def test_a_file_that_another_run_names_or_that_lies_elsewhere_stays(cli, tmp_pat
     (file,) = with_predictions(path, make_report, ("a", "m", "c", 1, 0))
     with open_store(path) as store:
         store.execute("INSERT INTO artifacts VALUES (1, 'other', '../precious.txt', '', 4)")
-        same = make_report(
-            cell=Cell("b", "m", "c", 1, 0), artifacts=[Artifact("predictions", "predictions/0.parquet", "", 6)]
-        )
-        seal(same, store.inbox)
+        seal(make_report(cell=Cell("b", "m", "c", 1, 0), artifacts=[]), store.inbox)
+        refresh(store)
+        store.execute("INSERT INTO artifacts SELECT 2, kind, path, sha256, bytes FROM artifacts WHERE kind <> 'other'")
     ran = cli("rm", 1, "--yes", "--db", path)
     assert file.exists()
     assert outside.read_text() == "mine"
@@ -141,7 +140,7 @@ def failed(registry: Path, *cells: Cell) -> None:
     with open_store(registry) as store:
         for i, cell in enumerate(cells):
             stamp = f"2026-01-01T00:00:{i:02d}.000000+00:00"
-            seal(Failure(f"{i}", cell, "error", "n_train=77 is too many", "node1", stamp), store.inbox)
+            seal(Failure(f"{i}" * 32, cell, "error", "n_train=77 is too many", "node1", stamp), store.inbox)
 
 
 def test_failures_that_are_not_to_be_tried_again_can_be_forgotten(cli, script, terminal, registry: Path) -> None:
@@ -166,7 +165,7 @@ def test_a_cell_that_failed_anew_meanwhile_is_not_forgotten(registry: Path) -> N
     failed(registry, cell)
     with open_store(registry) as store:
         shown = queries.failures(store)
-        seal(Failure("later", cell, "error", "another", "node1", "2026-01-02T00:00:00.000000+00:00"), store.inbox)
+        seal(Failure("1a" * 16, cell, "error", "another", "node1", "2026-01-02T00:00:00.000000+00:00"), store.inbox)
         refresh(store)
         assert forget_failures(store, shown) == 0
         assert [f.error for f in queries.failures(store)] == ["another"]

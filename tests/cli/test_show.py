@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+from benchkit.records.gate import predictions_path
 from benchkit.records.report import Artifact, Check, ClassMetric
 from benchkit.records.sealing import seal
 from benchkit.store import open_store
@@ -11,24 +12,26 @@ from benchkit.store.reports import load_reports
 
 from .conftest import rows_of
 
+A1, A2 = "aaaa1111" * 4, "aaaa2222" * 4
+
 
 def test_show_finds_a_run_by_number_by_the_beginning_of_its_uuid_and_as_the_last(cli, tmp_path: Path, fill) -> None:
     path = tmp_path / "r.sqlite"
     fill(
         path,
-        {"uuid": "aaaa1111", "cell": ("a", "m", "c", 1, 0)},
-        {"uuid": "aaaa2222", "cell": ("b", "m", "c", 1, 0)},
-        {"uuid": "12345678", "cell": ("c", "m", "c", 1, 0)},
+        {"uuid": A1, "cell": ("a", "m", "c", 1, 0)},
+        {"uuid": A2, "cell": ("b", "m", "c", 1, 0)},
+        {"uuid": "12345678" + "0" * 24, "cell": ("c", "m", "c", 1, 0)},
     )
 
     def title(run: object) -> str:
         ran = cli("show", run, "--db", path)
         return ran.lines[0] if ran.code == 0 else ran.err
 
-    assert title(1) == "run 1 (current), aaaa1111"
+    assert title(1) == f"run 1 (current), {A1}"
     assert title("aaaa2") == title("AAAA2222") == title(2)
     assert title("last") == title("latest") == title(3)
-    assert "may be 1 (aaaa1111), 2 (aaaa2222)" in title("aaaa")
+    assert f"may be 1 ({A1}), 2 ({A2})" in title("aaaa")
     for nobody in ("aaa", "bbbb", "4", "12345678", "-x", ""):  # digits are a number, never a uuid
         assert f"there is no run '{nobody}'" in cli("show", "--db", path, "--", nobody).err
 
@@ -45,7 +48,7 @@ def test_show_tells_everything_about_a_run(cli, tmp_path: Path, make_report) -> 
         report.uuid, *report.cell[:3], "1,200 examples used", "597 test examples", "2 skipped", "top1", "0.9000",
         "[0.8500, 0.9500]", "0.1000", "macro_f1", "leakage", "3 of 597 are in train too", '["img7", "img9"]', "lr",
         "0.001", "benchkit-digits 0.1.0", "C", "0.25", e.host, e.device, "c0ffee", "numpy 2.4.6", "2 s", "100.0 MB",
-        report.task_fingerprint, report.model_fingerprint, "predictions/x.parquet", "missing",
+        report.task_fingerprint, report.model_fingerprint, f"predictions/{report.uuid}.parquet", "missing",
     ):  # fmt: skip
         assert str(known) in text, known
     assert "img7" not in cli("show", 1, "--db", path).out
@@ -66,8 +69,9 @@ def test_show_in_json_is_the_whole_report(cli, registry: Path) -> None:
 def test_show_knows_a_files_state(cli, tmp_path: Path, make_report) -> None:
     path = tmp_path / "r.sqlite"
     with open_store(path) as store:
-        seal(make_report(artifacts=[Artifact("predictions", "predictions/x.parquet", "00", 4)]), store.inbox)
-        file = store.side / "predictions/x.parquet"
+        name = predictions_path("1" * 32)
+        seal(make_report(uuid="1" * 32, artifacts=[Artifact("predictions", name, "0" * 64, 4)]), store.inbox)
+        file = store.side / name
 
     def state() -> str:
         return json.loads(cli("show", "last", "--db", path, "--json").out)["artifacts"][0]["state"]

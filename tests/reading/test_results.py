@@ -19,6 +19,7 @@ import pytest
 import benchkit
 from benchkit.errors import BenchkitError, StoreError
 from benchkit.reading.results import Results
+from benchkit.records.gate import predictions_path
 from benchkit.records.predictions import as_parquet
 from benchkit.records.report import Artifact, Cell, Metric, Report
 from benchkit.store import open_store
@@ -150,12 +151,12 @@ def keep(tmp_path: Path, make_report: Callable[..., Report]) -> Callable[[bytes]
     """A registry with one run, and its predictions beside it."""
 
     def make(data: bytes) -> Path:
-        artifact = Artifact("predictions", "predictions/a.parquet", hashlib.sha256(data).hexdigest(), len(data))
+        artifact = Artifact("predictions", predictions_path("a" * 32), hashlib.sha256(data).hexdigest(), len(data))
         with open_store(tmp_path / "r.sqlite") as store:
             (store.side / "predictions").mkdir(parents=True)
             (store.side / artifact.path).write_bytes(data)
             with store.write():
-                insert(store, make_report(artifacts=[artifact]))
+                insert(store, make_report(uuid="a" * 32, artifacts=[artifact]))
         return tmp_path / "r.sqlite"
 
     return make

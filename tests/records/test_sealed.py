@@ -41,14 +41,15 @@ def records(make_report: Callable[..., Report]) -> dict[str, Sealed]:
     return {
         "report": make_report(artifacts=[]),
         "failure": Failure(
-            "f1", Cell("a", "b", "c", 1, 0), "error", "no weights", "n1", times["started_at"], "log", "12_3", {"x": 1}
+            "f" * 32, Cell("a", "b", "c", 1, 0), "error", "no weights", "n1", times["started_at"], "log", "12_3",
+            {"x": 1},
         ),
         "training": Training(
-            "t1", "sae", "hsn", "bm", "b.1", "d", "m", {"width": 64}, "/x.safetensors", "00", environment,
+            "a" * 32, "sae", "hsn", "bm", "b.1", "d", "m", {"width": 64}, "/x.safetensors", "0" * 64, environment,
             metrics=[(10, "mse", 0.5)], **times,
         ),
         "diagnosis": Diagnosis(
-            "d1", "hsn", "bm", "d", "m", False, "an outlier", {"dimensions": [7]}, None, environment,
+            "d" * 32, "hsn", "bm", "d", "m", False, "an outlier", {"dimensions": [7]}, None, environment,
             points=[("b.0", "kurtosis", 3.0), ("b.0", "mean", None)], **times,
         ),
     }  # fmt: skip

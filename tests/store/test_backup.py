@@ -87,7 +87,7 @@ def test_a_backup_that_fails_leaves_nothing(path: Path, monkeypatch: pytest.Monk
         def fails(*_: object, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr(module.os, "rename", fails)
+        monkeypatch.setattr(module.files, "move", fails)
         with pytest.raises((StoreError, KeyboardInterrupt)):
             copy(path, path.parent / "b.sqlite")
         assert sorted(path.parent.rglob("*")) == before
@@ -107,7 +107,7 @@ def deadly(name):
             os.kill(os.getpid(), 9)
         return real(*a, **k)
     return act
-for name in ("rename", "replace", "fsync"):
+for name in ("rename", "replace", "link", "unlink", "fsync"):
     setattr(os, name, deadly(name))
 with open_store(sys.argv[1], create=False) as store:
     module.backup(store, __import__("pathlib").Path(sys.argv[2]), Silent())
@@ -136,6 +136,7 @@ from pathlib import Path
 from benchkit.records.report import Artifact, Cell, Report
 from benchkit.records.sealing import seal
 from benchkit.store import open_store
+from benchkit.store.opening import refresh
 model = Report.from_json(Path(sys.argv[2]).read_text())
 with open_store(sys.argv[1]) as store:
     seed = 100
@@ -219,13 +220,13 @@ def test_where_a_current_run_is_removed_meanwhile_the_copy_has_the_one_before(
 
 
 def test_ctrl_c_between_the_two_renames_leaves_nothing(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before, real = sorted(path.parent.rglob("*")), os.rename
+    before, real = sorted(path.parent.rglob("*")), module.files.move
 
     def and_then_ctrl_c(*names: Any) -> None:
         real(*names)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.os, "rename", and_then_ctrl_c)
+    monkeypatch.setattr(module.files, "move", and_then_ctrl_c)
     with pytest.raises(KeyboardInterrupt):
         copy(path, path.parent / "b.sqlite")
     assert sorted(path.parent.rglob("*")) == before

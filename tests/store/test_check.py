@@ -14,9 +14,11 @@ from benchkit.progress import Silent
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import seal
 from benchkit.store import Store, open_store
-from benchkit.store.check import FEW, GRACE, Finding, check, fix
+from benchkit.store.check import GRACE, check, fix
 from benchkit.store.claims import Owner, claim
 from benchkit.store.opening import refresh
+from benchkit.store.sound import FEW, Finding
+from benchkit.store.whole import TRAININGS, recomputed
 
 Add = Callable[..., Report]
 
@@ -137,7 +139,7 @@ def test_claims_of_the_dead_are_found_and_released(path: Path) -> None:
             import psutil
 
             dead = Owner(
-                "dead", Owner.this_process().host, process.pid, psutil.Process(process.pid).create_time(), None
+                "d" * 32, Owner.this_process().host, process.pid, psutil.Process(process.pid).create_time(), None
             )
             claim(store, cells[1:], dead)
             assert found(path) == []
@@ -160,7 +162,7 @@ def test_a_report_set_aside_is_named_with_its_reason(path: Path, make_report: Ca
 
 UNUSED = """
 INSERT INTO environments
-SELECT 99, 'd', benchkit_version, git_commit, git_dirty, argv, versions, host, device FROM environments
+SELECT 99, hex(zeroblob(32)), benchkit_version, git_commit, git_dirty, argv, versions, host, device FROM environments
 """
 
 
@@ -175,7 +177,7 @@ SELECT 99, 'd', benchkit_version, git_commit, git_dirty, argv, versions, host, d
         ("DELETE FROM artifacts WHERE run_id = 1", ("1 runs have no predictions", "--force")),
         ("DROP INDEX runs_cell", ("index runs_cell is missing",)),
         ("ALTER TABLE failures ADD COLUMN mine TEXT", ("table failures is not that of schema",)),
-        ("UPDATE artifacts SET path = '../../secret' WHERE run_id = 1", ("outside of the registry's folder",)),
+        ("UPDATE artifacts SET path = '../../secret' WHERE run_id = 1", ("the predictions of run 1, is no",)),
         (UNUSED, ("1 environments that no run was made with", "--fix")),
     ],
 )  # fmt: skip
@@ -228,8 +230,8 @@ def test_the_command_lists_findings_and_ends_with_one(path: Path) -> None:
     tamper(path, "UPDATE runs SET value = 0.99 WHERE id = 1")
     broken = subprocess.run(command, capture_output=True, text=True, check=False)
     assert broken.returncode == 1
-    assert len(broken.stdout.splitlines()) == 1
-    assert "1 findings" in broken.stderr
+    assert len(broken.stdout.splitlines()) == 2
+    assert "2 findings" in broken.stderr
 
 
 def test_a_run_is_removed_though_a_training_was_made_with_its_environment(path: Path) -> None:
@@ -241,8 +243,10 @@ def test_a_run_is_removed_though_a_training_was_made_with_its_environment(path: 
     with open_store(path) as store:
         with store.write():
             store.execute(
-                "INSERT INTO trainings VALUES (1, 'u', 'sae', 't', 'm', 'p', 'd', 'w', '{}', 'x', '00', 1, '', '')"
+                "INSERT INTO trainings SELECT 1, uuid, 'sae', task, model, 'p', 'd', 'w', params, 'x', sealed, 1, "
+                "started_at, finished_at, NULL, NULL FROM runs WHERE id = 1"
             )
+            store.execute(f"UPDATE trainings SET digest = '{recomputed(store.db.connection(), TRAININGS)[0].now}'")
         assert remove(store, [1, 2, 3, 4]).runs == 4
         assert environments(store) == 1
     assert found(path) == []

@@ -27,16 +27,16 @@ def failure(when: str, **given: Any) -> Failure:
 @pytest.fixture
 def records(make_report: Callable[..., Report]) -> list[Sealed]:
     environment = make_report().environment
-    times = {"started_at": "2026-01-01T00:00:00", "finished_at": "2026-01-01T00:00:09"}
+    times = {"started_at": "2026-01-01T00:00:00+00:00", "finished_at": "2026-01-01T00:00:09+00:00"}
     training = Training(
-        "t1", "sae", "hsn", "bird-mae", "blocks.11.norm2", "d", "m", {"width": 64}, "/x/sae.safetensors", "00ff",
+        "a" * 32, "sae", "hsn", "bird-mae", "blocks.11.norm2", "d", "m", {"width": 64}, "/x.safetensors", "00ff" * 16,
         environment, metrics=[(10, "mse", 0.5), (20, "mse", 0.25)], **times,
     )  # fmt: skip
     diagnosis = Diagnosis(
-        "d1", "hsn", "bird-mae", "d", "m", False, "dimension 7 is an outlier", {"dimensions": [7]}, None, environment,
+        "d" * 32, "hsn", "bird-mae", "d", "m", False, "an outlier", {"dimensions": [7]}, None, environment,
         points=[("blocks.0", "kurtosis", 3.0), ("blocks.0", "mean", None)], **times,
     )  # fmt: skip
-    return [make_report(cell=Cell("a", "b", "c", 1, 0)), failure("2026-01-02"), training, diagnosis]
+    return [make_report(cell=Cell("a", "b", "c", 1, 0)), failure("2026-01-02T00:00:00+00:00"), training, diagnosis]
 
 
 def test_every_kind_of_record_is_equal_after_sealing(tmp_path: Path, records: list[Sealed]) -> None:
@@ -63,13 +63,13 @@ def test_failures_in_a_row_are_counted_and_a_report_ends_them(
     tmp_path: Path, make_report: Callable[..., Report]
 ) -> None:
     with open_store(tmp_path / "r.sqlite") as store:
-        for when in ("2026-01-02", "2026-01-04", "2026-01-03"):
+        for when in (f"2026-01-0{day}T00:00:00+00:00" for day in (2, 4, 3)):
             seal(failure(when, error=f"of {when}"), store.inbox)
             refresh(store)
-        assert store.execute("SELECT attempts, error FROM failures").fetchall() == [(2, "of 2026-01-04")]
-        seal(make_report(cell=CELL, finished_at="2026-01-05"), store.inbox)
+        assert store.execute("SELECT attempts, error FROM failures").fetchall() == [(2, "of 2026-01-04T00:00:00+00:00")]
+        seal(make_report(cell=CELL, finished_at="2026-01-05T00:00:00+00:00"), store.inbox)
         refresh(store)
         assert store.execute("SELECT * FROM failures").fetchall() == []
-        seal(failure("2026-01-04T12"), store.inbox)
+        seal(failure("2026-01-04T12:00:00+00:00"), store.inbox)
         refresh(store)
         assert store.execute("SELECT * FROM failures").fetchall() == [], "a report that came later counts"

@@ -1,6 +1,7 @@
 """The registry: created once by many, refused with a clear word, claims that end with their owner."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import platform
@@ -14,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from benchkit.errors import StoreError
+from benchkit.machine.files import write_atomic
 from benchkit.progress import Silent
 from benchkit.records.report import Cell, Report
-from benchkit.records.sealing import seal
+from benchkit.records.sealing import Sealed, seal, unsealed
 from benchkit.store import Store, claims, open_store
 from benchkit.store.backup import backup
 from benchkit.store.claims import Owner, claim, claimed_by, heartbeat, release
@@ -97,9 +99,20 @@ def test_a_damaged_report_is_set_aside_and_named_and_the_others_go_in(tmp_path: 
         assert (store.inbox / "damaged" / bad.name).read_text() != text
 
 
-def test_a_report_that_cannot_be_read_is_named_and_holds_up_no_other(tmp_path: Path, make_report) -> None:
+def test_a_report_that_cannot_be_read_is_named_and_holds_up_no_other(
+    tmp_path: Path, make_report, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with open_store(tmp_path / "r.sqlite") as store:
-        (store.inbox / "another-users.json").mkdir(parents=True)
+        another = store.inbox / "another-users.json"
+        write_atomic(another, b"")
+
+        def kept_from_us(path: Path) -> tuple[Sealed, str]:  # as the tests' user may be root, whom no permission stops
+            if path == another:
+                raise PermissionError(errno.EACCES, "Permission denied", str(path))
+            return unsealed(path)
+
+        for reader in ("ingest", "backup"):
+            monkeypatch.setattr(f"benchkit.store.{reader}.unsealed", kept_from_us)
         seal(make_report(), store.inbox)
         with pytest.warns(UserWarning, match=r"another-users.json' cannot be read: .*; it waits where it is"):
             refresh(store)

@@ -16,7 +16,7 @@ from benchkit.store.claims import Owner, claim, release_dead
 from benchkit.store.insert import insert
 
 CELLS = [Cell("digits", "pixels", "centroid", -1, seed) for seed in range(2)]
-NAME = "benchkit-00000000"
+NAME, TOKEN = "benchkit-00000000", "0" * 32
 
 
 @pytest.fixture
@@ -24,14 +24,14 @@ def queued(tmp_path: Path) -> Path:
     """A registry with one job in the queue of the cluster `big`, number 7, that has two cells."""
     db = tmp_path / "r.sqlite"
     with open_store(db) as store:
-        claim(store, CELLS, Owner("o-0", "login1", 0, 0.0, "7"))
-        folder = store.side / "slurm" / "t"
+        claim(store, CELLS, Owner(f"{TOKEN}-0", "login1", 0, 0.0, "7"))
+        folder = store.side / "slurm" / TOKEN
         Submission("big", scheduler.user(), NAME).write(folder)
         decide(folder, "go")
         with store.write():
             store.execute(
-                "INSERT INTO submissions VALUES ('7', 'o-0', 'digits', 'pixels', 2, 'slurm/t', 'PENDING', NULL, "
-                "'2026-01-01T00:00:00.000000+00:00', '2026-01-01T00:00:00.000000+00:00')"
+                f"INSERT INTO submissions VALUES ('7', '{TOKEN}-0', 'digits', 'pixels', 2, 'slurm/{TOKEN}', 'PENDING', "
+                "NULL, '2026-01-01T00:00:00.000000+00:00', '2026-01-01T00:00:00.000000+00:00')"
             )
     return db
 
@@ -86,7 +86,7 @@ def test_a_job_of_another_name_with_this_number_is_not_it(queued: Path, says) ->
 def test_another_users_job_that_is_hidden_from_us_counts_as_alive(queued: Path, says) -> None:
     says("")
     with open_store(queued) as store:
-        Submission("big", "somebody", NAME).write(store.side / "slurm" / "t")
+        Submission("big", "somebody", NAME).write(store.side / "slurm" / TOKEN)
         settle(store)
         assert settle(store, grace_s=0.0).ended == ()
         assert claims(store) == 2

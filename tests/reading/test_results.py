@@ -207,7 +207,7 @@ def test_writing_predictions_imports_no_pandas() -> None:
 
 def test_predictions_that_are_missing_or_altered_are_never_used(keep, tmp_path: Path) -> None:
     path = keep(parquet(MULTICLASS))
-    file = tmp_path / "r.sqlite.d" / "predictions" / "a.parquet"
+    file = tmp_path / "r.sqlite.d" / predictions_path("a" * 32)
     whole = file.read_bytes()
     with Results(path) as results:
         for damaged in (whole[:-1], whole[:100] + bytes([whole[100] ^ 1]) + whole[101:], b""):
@@ -261,7 +261,7 @@ with Results({str(path)!r}) as results:
 
 def test_pandas_reads_the_documented_file_without_benchkit(keep, tmp_path: Path) -> None:
     keep(parquet(MULTICLASS))
-    frame: Any = pd.read_parquet(tmp_path / "r.sqlite.d" / "predictions" / "a.parquet")
+    frame: Any = pd.read_parquet(tmp_path / "r.sqlite.d" / predictions_path("a" * 32))
     assert list(frame.columns) == ["id", "fold", "label", "scores"]
     np.testing.assert_array_equal(np.stack(frame.scores), SCORES)
 

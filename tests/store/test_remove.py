@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchkit.progress import Silent
-from benchkit.records.report import Artifact, Cell
+from benchkit.records.report import Cell
 from benchkit.store import Store, open_store, queries
 from benchkit.store.check import check
 from benchkit.store.merge import merge
@@ -112,13 +112,17 @@ def test_an_environment_goes_with_its_last_run_alone(path: Path) -> None:
         assert store.execute("SELECT count(*) FROM environments").fetchone() == (0,)
 
 
-def test_a_file_goes_with_the_last_run_that_names_it(path: Path, add: Add) -> None:
+def test_a_file_that_another_run_names_too_stays(path: Path, add: Add) -> None:
     with open_store(path) as store:
         first = add(store, 20, 0.21)
         (artifact,) = first.artifacts
-        add(store, 21, 0.22, artifacts=[Artifact("predictions", artifact.path, artifact.sha256, artifact.bytes)])
+        add(store, 21, 0.22, artifacts=[])
+        store.execute(
+            "INSERT INTO artifacts VALUES (?, 'predictions', ?, ?, ?)",
+            (number(store, 0.22), artifact.path, artifact.sha256, artifact.bytes),
+        )
         file = store.side / artifact.path
         assert remove(store, [number(store, 0.21)]).files == 0
         assert file.exists()
-        assert remove(store, [number(store, 0.22)]).files == 1
-        assert not file.exists()
+        gone = remove(store, [number(store, 0.22)])
+        assert (gone.files, gone.left) == (0, (file,)), "it never was this run's own"

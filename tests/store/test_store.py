@@ -260,7 +260,7 @@ def gone() -> Owner:
     """An owner on this host that has ended."""
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait(timeout=30)
-    return Owner("gone", platform.node(), process.pid, 0.0, None)
+    return Owner("90" * 16, platform.node(), process.pid, 0.0, None)
 
 
 def test_cells_of_the_dead_are_claimed_by_the_call_that_finds_them_dead(tmp_path: Path) -> None:

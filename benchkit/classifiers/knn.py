@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from benchkit.catalog.spec import param
 from benchkit.classifiers.data import one_column_a_class
@@ -14,8 +14,13 @@ from benchkit.classifiers.subsets import OneByOne
 from benchkit.features.cosine import unit_rows
 from benchkit.interfaces import Fitted, Labels, Problem, Subset
 
-_BLOCK = 2**24
+_BLOCK = 2**23
 """Similarities held at a time."""
+_GRID = 2.0**26
+"""Unit vectors are rounded to multiples of 2^-26. Products of two are then multiples of 2^-52, and no partial sum of
+them exceeds 1 by more than rounding (Cauchy-Schwarz): float64 holds each of them exactly, in whatever order and with
+however many threads a library adds them up. So a similarity has the same bits wherever, and in whatever batch, it is
+computed."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,7 @@ class FittedKNN(Fitted):
 
     def __init__(
         self,
-        unit_nd: Float32[np.ndarray, "N D"],
+        unit_nd: Float64[np.ndarray, "N D"],
         positive_nc: Float32[np.ndarray, "N C"],
         normaliser: Normaliser,
         params: KNNParams,
@@ -47,15 +52,15 @@ class FittedKNN(Fitted):
         key = hashlib.sha256(np.ascontiguousarray(x).data).digest()
         if self._last is None or self._last[0] != key:
             rows = max(1, _BLOCK // len(self.unit_nd))
-            parts = [self._scores(unit_rows(self.normaliser(x[i : i + rows]))) for i in range(0, len(x), rows)]
+            parts = [self._scores(on_grid(unit_rows(self.normaliser(x[i : i + rows])))) for i in range(0, len(x), rows)]
             empty = np.zeros((0, self.positive_nc.shape[1]), np.float32)
             self._last = (key, np.concatenate(parts) if parts else empty)
         return self._last[1].copy()
 
-    def _scores(self, unit_bd: Float32[np.ndarray, "B D"]) -> Float32[np.ndarray, "B C"]:
+    def _scores(self, unit_bd: Float64[np.ndarray, "B D"]) -> Float32[np.ndarray, "B C"]:
         similarity_bn = unit_bd @ self.unit_nd.T
         nearest_bk = largest(similarity_bn, self.k)
-        near_bk = np.take_along_axis(similarity_bn, nearest_bk, axis=1)
+        near_bk = np.take_along_axis(similarity_bn, nearest_bk, axis=1).astype(np.float32)
         if self.params.weights == "softmax":
             vote_bk = np.exp((near_bk - near_bk.max(axis=1, keepdims=True)) / np.float32(self.params.temperature))
         else:
@@ -64,7 +69,12 @@ class FittedKNN(Fitted):
         return np.einsum("bk,bkc->bc", vote_bk, self.positive_nc[nearest_bk])
 
 
-def largest(x: Float32[np.ndarray, "B N"], k: int) -> Int64[np.ndarray, "B k"]:
+def on_grid(unit_nd: Float32[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
+    """Unit vectors whose similarities have no rounding error at all (see `_GRID`)."""
+    return np.rint(unit_nd.astype(np.float64) * _GRID) / _GRID
+
+
+def largest(x: Float[np.ndarray, "B N"], k: int) -> Int64[np.ndarray, "B k"]:
     """Where each row's k largest values are, from left to right; of equal values the first ones."""
     kth = np.partition(x, x.shape[1] - k, axis=1)[:, x.shape[1] - k, None]
     chosen = x >= kth
@@ -87,4 +97,4 @@ class KNN(OneByOne):
         x = features[subset.rows]
         normaliser = fit_normaliser(self.params, x)
         positive_nc = one_column_a_class(labels[subset.rows], problem)
-        return FittedKNN(unit_rows(normaliser(x)), positive_nc, normaliser, self.params)
+        return FittedKNN(on_grid(unit_rows(normaliser(x))), positive_nc, normaliser, self.params)

@@ -1,5 +1,6 @@
 """centroid, knn and logreg against scikit-learn and plain formulas, on real digits and on hand-made labels."""
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 
 from benchkit.classifiers.centroid import Centroid, CentroidParams
-from benchkit.classifiers.knn import KNN, KNNParams, largest
+from benchkit.classifiers.knn import KNN, KNNParams, largest, on_grid
 from benchkit.classifiers.logreg import LogReg, LogRegParams
 from benchkit.errors import FitError
+from benchkit.features.cosine import unit_rows
 from benchkit.interfaces import Problem, Subset
 
 DIGITS = Problem("multiclass", 10, tuple(map(str, range(10))))
@@ -170,3 +172,19 @@ def test_nan_features_are_refused(probe: Any) -> None:
     x[2, 1] = np.nan
     with pytest.raises(FitError, match="1 of 4 training examples hold NaN or infinity"):
         probe.fit(x, np.array([0, 1, 0, 1]), Problem("multiclass", 2), seed=0)
+
+
+def test_a_similarity_has_the_same_bits_in_whatever_batch_and_memory_it_is_computed() -> None:
+    """A BLAS adds up in another order for one row than for many, and with other threads: the sums here are exact."""
+    rng = np.random.default_rng(5)
+    x, y, x_test = rng.standard_normal((300, 384)), rng.integers(0, 10, 300), rng.standard_normal((200, 384))
+    fitted = KNN(KNNParams()).fit(x.astype(np.float32), y, Problem("multiclass", 10), seed=0)
+    whole = fitted.scores(x_test.astype(np.float32))
+    for n in (1, 3, 17, 199):
+        np.testing.assert_array_equal(fitted.scores(x_test[:n].astype(np.float32)), whole[:n])
+    order = rng.permutation(300)
+    turned = KNN(KNNParams()).fit(np.asfortranarray(x[order], np.float32), y[order], Problem("multiclass", 10), seed=0)
+    np.testing.assert_allclose(turned.scores(np.asfortranarray(x_test, np.float32)), whole, rtol=0, atol=1e-5)
+    unit = on_grid(unit_rows(rng.standard_normal((50, 1000)).astype(np.float32)))
+    exact = [[float(sum(Fraction(a) * Fraction(b) for a, b in zip(u, v, strict=True))) for v in unit[:3]] for u in unit]
+    np.testing.assert_array_equal(unit @ unit[:3].T, exact)

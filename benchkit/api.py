@@ -5,7 +5,6 @@ with benchkit.open("registry.sqlite") as results:
     results.table()
 """
 
-import os
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
@@ -16,6 +15,7 @@ from benchkit.errors import BenchkitError
 from benchkit.jobs.evaluate import Outcome
 from benchkit.jobs.job import Computing, JobOptions
 from benchkit.machine.environment import check_device
+from benchkit.machine.home import expanded
 from benchkit.planning.plan import Grid, Plan, Planned, State, make_plan
 from benchkit.progress import Progress, Silent
 from benchkit.reading.results import Results
@@ -78,7 +78,7 @@ class Settings(Computing):
                 continue
             if not isinstance(given, str | Path) or not str(given):
                 raise BenchkitError(f"{name}={given!r} must be a path")
-            object.__setattr__(self, name, Path(os.path.expanduser(given)))
+            object.__setattr__(self, name, expanded(given))
 
     def options(self) -> JobOptions:
         """As jobs carry them: with absolute paths."""

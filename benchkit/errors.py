@@ -1,16 +1,28 @@
 """What a user may meet, each as one line that names the thing, the value and the way out."""
 
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import Literal
+
+Reason = Literal[
+    "error", "crash", "machine", "killed", "out of memory", "disk", "network", "time limit", "cancelled", "node lost"
+]  # fmt: skip
+"""Why a cell failed. error: said in one line. crash: a bug in somebody's code, the trace is in the log. These two come
+from the data and the code, and would come again. machine: something that this machine lacks: files or threads that may
+be open, a package, a permission. disk: one that is full, or that cannot be written. network: nobody answers. The
+others: ended from outside."""
+
+OF_ITSELF: tuple[Reason, ...] = ("error", "crash")
+"""Reasons that will fail a cell again unless something changes. All others are the machine's or the moment's: the same
+command tries such a cell again."""
 
 
 class BenchkitError(Exception):
     """The user's input, data or environment is at fault: shown as one line, never as a traceback.
 
-    reason: why a cell fails that it comes to. "disk" and "network" lie outside of the cell: the next run tries again.
+    reason: why a cell fails that it comes to.
     """
 
-    reason: ClassVar[Literal["error", "out of memory", "disk", "network"]] = "error"
+    reason: Reason = "error"
 
 
 class SpecError(BenchkitError):
@@ -23,6 +35,8 @@ class PluginError(BenchkitError):
 
 class MissingDependency(BenchkitError):
     """Something optional is needed that is not installed."""
+
+    reason = "machine"
 
 
 class DataError(BenchkitError):

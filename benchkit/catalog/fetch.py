@@ -9,6 +9,7 @@ from pathlib import Path
 
 from benchkit.catalog.resolve import resolve
 from benchkit.catalog.spec import RawSpec
+from benchkit.machine.home import expanded
 from benchkit.progress import Progress
 
 
@@ -23,7 +24,7 @@ class Fetched:
 def fetch(task: str, to: Path, progress: Progress) -> Fetched:
     """Copies the data of a task into the folder `to`. Raises BenchkitError where it has nothing to copy."""
     spec = resolve("task", task)
-    changed = spec.build().fetch(to.expanduser().absolute(), progress)
+    changed = spec.build().fetch(expanded(to).absolute(), progress)
     raw = RawSpec.parse(spec.portable)
     params = {k: v for k, v in (dict(raw.params) | dict(changed)).items() if v is not None}
     return Fetched(str(RawSpec(raw.name, raw.dist, raw.version, raw.checkpoint, tuple(params.items()))), to)

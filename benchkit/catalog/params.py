@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from benchkit.errors import PluginError, did_you_mean
+from benchkit.machine.home import expanded
 
 KEY = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -108,7 +109,7 @@ def local_path(value: str | Path) -> Path | None:
     if not str(value):
         return None
     try:
-        path = Path(value).expanduser()
+        path = expanded(value)
         return path if path.exists() else None
     except (OSError, RuntimeError):  # a name too long, a folder that may not be searched, `~` of an unknown user
         return None

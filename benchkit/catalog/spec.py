@@ -29,6 +29,7 @@ from benchkit.catalog.params import (
     parse_value,
 )
 from benchkit.errors import BenchkitError, PluginError, SpecError, did_you_mean
+from benchkit.machine.home import expanded
 
 Kind = Literal["task", "model", "classifier", "scorer"]
 
@@ -277,11 +278,11 @@ def _is_local(value: Any) -> bool:
 def _canonical_place(field: "dataclasses.Field[Any]", value: Any) -> str:
     from benchkit.media.fingerprint import fingerprint_path
 
-    return f"fp-{fingerprint_path(Path(value).expanduser(), field.metadata.get('place') or ('**/*',))}"
+    return f"fp-{fingerprint_path(expanded(value), field.metadata.get('place') or ('**/*',))}"
 
 
 def _portable_place(field: "dataclasses.Field[Any]", value: Any) -> str:
-    return str(Path(value).expanduser().absolute())
+    return str(expanded(value).absolute())
 
 
 def _jsonable(value: Any) -> Any:

@@ -18,11 +18,12 @@ from benchkit.classifiers.normalise import fit_normaliser
 from benchkit.classifiers.params import FinetuneParams
 from benchkit.classifiers.streams import Stream
 from benchkit.errors import FitError, PluginError
-from benchkit.features.batches import ahead, free, is_out_of_memory
+from benchkit.features.batches import ahead, free
 from benchkit.features.scratch import Scratch
 from benchkit.interfaces import Fitted, Labels, Problem, Trainable
 from benchkit.machine.float32 import fast_float32
 from benchkit.machine.seeds import Purpose, generator
+from benchkit.machine.trouble import is_out_of_memory
 
 T = TypeVar("T")
 Weights = Float32[np.ndarray, " P"]

@@ -162,8 +162,8 @@ def _explain_usage(error: Any) -> NoReturn:
 
 
 def _refuse_unreadable(words: Sequence[str]) -> None:
-    """A registry holds text: a name in another encoding could not be written into it."""
-    for word in words:
+    """A registry holds text: a name in another encoding could not be written into it. (A job's file is only read.)"""
+    for word in () if words[:1] == ["job"] else words:
         try:
             word.encode()
         except UnicodeEncodeError:

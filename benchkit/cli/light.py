@@ -6,7 +6,6 @@ text, a path, a whole number, a choice) is converted at once, and all else goes 
 that works in another way this does nothing.
 """
 
-import os
 import re
 import typing
 from enum import Enum
@@ -61,7 +60,9 @@ def _simple(value: Any, wanted: Any, info: Any) -> Any:
     if not isinstance(value, str):
         return _LEFT
     if wanted is Path and not (info.exists or info.resolve_path or info.allow_dash):
-        return Path(os.path.expanduser(value))  # a shell leaves `--cache=~/features` as it is
+        from benchkit.machine.home import expanded
+
+        return expanded(value)  # a shell leaves `--cache=~/features` as it is
     if wanted is int and re.fullmatch(r"-?[0-9]{1,18}", value):
         number = int(value)
         return (

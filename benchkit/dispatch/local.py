@@ -18,9 +18,9 @@ from benchkit.dispatch.work import seal_failure, work
 from benchkit.dispatch.workers import Worker, Workers
 from benchkit.jobs.evaluate import Outcome
 from benchkit.jobs.job import Job, JobOptions
+from benchkit.machine.trouble import ended_by
 from benchkit.planning.plan import Planned
 from benchkit.progress import Progress
-from benchkit.records.others import Reason
 from benchkit.store.claims import Held, claim, claimed_by, release
 from benchkit.store.database import Store
 from benchkit.store.ingest import ingest_inbox
@@ -125,16 +125,17 @@ class _Pool:
         left = claimed_by(self.store, self.held.owner, silent)  # a report ends its cell's claim
         outcomes += [Outcome(cell) for cell in silent if cell not in left]
         if left and worker.attempt < ATTEMPTS:
-            self.progress.note(f"warning: {_death(code)}: {worker.job.task} {worker.job.model} starts again")
+            _, how = ended_by(code)
+            self.progress.note(f"warning: the worker process {how}: {worker.job.task} {worker.job.model} starts again")
             cells = tuple(c for c in worker.job.cells if c.cell in left)
             again = self._start(replace(worker.job, cells=cells), worker.folder, worker.attempt + 1)
             again.relay.outcomes += outcomes
             return False
         if left:
             log = tail(worker.folder / LOG)
-            reason: Reason = "killed" if code < 0 or code == INTERRUPTED else "crash"
+            reason, how = ended_by(-signal.SIGTERM if code == INTERRUPTED else code, log)
             for cell in left:
-                error = f"{_death(code)}, {ATTEMPTS} times"
+                error = f"the worker process {how}, {ATTEMPTS} times"
                 seal_failure(worker.job, cell, reason, error, log)
                 outcomes.append(Outcome(cell, error=error, reason=reason))
         _take_in(self.store, self.progress)
@@ -151,14 +152,6 @@ def _tidy(store: Store) -> None:
     for folder in (store.side / "jobs").glob("*"):
         if not lock_file(store.side, folder.name.partition("-")[0]).exists():
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _death(code: int) -> str:
-    if code >= 0:
-        return f"the worker process ended with code {code} before its work was done"
-    name = signal.Signals(-code).name
-    why = " (out of memory, or somebody's kill)" if -code == signal.SIGKILL else ""
-    return f"the worker process was ended by {name}{why}"
 
 
 def _claim(store: Store, planned: list[Planned], held: Held, force: bool) -> list[Planned]:

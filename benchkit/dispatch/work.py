@@ -13,16 +13,16 @@ from pathlib import Path
 from benchkit.catalog.discovery import one_line
 from benchkit.dispatch import LOG
 from benchkit.dispatch.logs import tail
-from benchkit.errors import BenchkitError
-from benchkit.features.batches import is_out_of_memory
+from benchkit.errors import BenchkitError, Reason
 from benchkit.jobs.evaluate import Outcome
 from benchkit.jobs.job import Job
 from benchkit.jobs.run import run_job
 from benchkit.machine.cluster import slurm_job
 from benchkit.machine.environment import resolve_device
 from benchkit.machine.times import now
+from benchkit.machine.trouble import AGAIN, explained, trouble_of
 from benchkit.progress import Progress
-from benchkit.records.others import LOG_TAIL, Failure, Reason
+from benchkit.records.others import LOG_TAIL, Failure
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import seal
 
@@ -45,15 +45,14 @@ def work(job: Job, progress: Progress, sealed: Callable[[Report], None], log: Pa
         outcomes = run_job(replace(job, options=options), progress, note)
         error = "the job ended without a word of this cell"
     except BenchkitError as e:
-        outcomes, reason, error = [], e.reason, str(e)
-    except ModuleNotFoundError as e:
-        outcomes = []
-        error = f"this needs the package '{e.name}', which is not installed: pip install it, or its extra"
+        outcomes, (reason, error) = [], explained(e)
     except (Exception, SystemExit) as e:  # noqa: BLE001  (a plugin's bug: this job fails, the others go on)
-        if is_out_of_memory(e):
-            outcomes, reason, error = [], "out of memory", f"the job ran out of memory ({one_line(e)})"
+        outcomes = []
+        if found := trouble_of(e):
+            how = "the job ran out of memory" if found.reason == "out of memory" else "the job could not go on"
+            reason, error = found.reason, f"{how} ({found.why}): {found.advice}, {AGAIN}"
         else:
-            outcomes, reason, trace = [], "crash", traceback.format_exc()
+            reason, trace = "crash", traceback.format_exc()
             error = f"{one_line(e)} (`benchkit show failed` has the trace)"
     named = {o.cell for o in outcomes}
     outcomes += [

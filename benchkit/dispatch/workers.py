@@ -5,7 +5,6 @@ import os
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from benchkit.dispatch import LOG
 from benchkit.dispatch.events import Relay
 from benchkit.jobs.job import Job
+from benchkit.machine.interpreter import BENCHKIT
 from benchkit.progress import Progress
 
 JOB = "job.json"
@@ -59,7 +59,7 @@ class Workers:
             ours, theirs = os.pipe()
             with (folder / LOG).open("ab") as log:
                 process = subprocess.Popen(
-                    [sys.executable, "-m", "benchkit", "job", str(folder / JOB), "--events", str(theirs)],
+                    [*BENCHKIT, "job", str(folder / JOB), "--events", str(theirs)],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, env=dict(environment),
                     pass_fds=(theirs, *self.inherited), start_new_session=True,
                 )  # fmt: skip

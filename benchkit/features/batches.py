@@ -15,10 +15,11 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt64
 
 from benchkit.catalog.contract import checked_real_tokens
-from benchkit.errors import BenchkitError, NoTokens, OutOfMemory, PluginError
+from benchkit.errors import NoTokens, OutOfMemory, PluginError
 from benchkit.features.pool import Prepared
 from benchkit.interfaces import Backbone, Encoded
 from benchkit.machine.float32 import fast_float32
+from benchkit.machine.trouble import is_out_of_memory
 from benchkit.progress import Progress
 
 START = 32
@@ -193,7 +194,7 @@ def encode(
 ) -> Iterator[Part]:
     """Encodes a batch; where memory does not suffice, halves it until it does, and tells the sizer.
 
-    Raises BenchkitError where not even one example fits, PluginError where the backbone breaks its contract.
+    Raises OutOfMemory where not even one example fits, PluginError where the backbone breaks its contract.
     """
 
     def compute(array: np.ndarray) -> Encoded:
@@ -244,7 +245,7 @@ def computed(
     progress: Progress,
 ) -> Iterator[tuple[slice, T]]:
     """What `compute` makes of a batch, or of parts of it where memory does not suffice for the whole; the sizer is
-    told. Raises BenchkitError where not even one example fits."""
+    told. Raises OutOfMemory where not even one example fits."""
     if batch.array is None:
         return
     at, step = 0, min(len(batch.rows), sizer.limit)
@@ -259,7 +260,7 @@ def computed(
             if not is_out_of_memory(e):
                 raise
             if len(array) == 1:
-                raise BenchkitError(
+                raise OutOfMemory(
                     f"{type(backbone).__name__} needs more memory than '{device}' has even for one example: {e}"
                 ) from e
             why = str(e).splitlines()[0] if str(e) else type(e).__name__
@@ -280,21 +281,6 @@ def _made_bytes(made: object) -> int:
     if isinstance(made, Encoded):
         return made.pooled.nbytes + (0 if made.tokens is None else made.tokens.nbytes)
     return sum(x.nbytes for x in made.values()) if isinstance(made, Mapping) else 0
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Of Python, numpy, torch (on a CPU or a GPU), JAX or onnxruntime."""
-    if isinstance(error, MemoryError) or any(c.__name__ == "OutOfMemoryError" for c in type(error).__mro__):
-        return True
-    of_a_framework = isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")
-    said = (
-        "out of memory",
-        "can't allocate memory",
-        "RESOURCE_EXHAUSTED",
-        "Failed to allocate memory",
-        "_ALLOC_FAILED",
-    )
-    return of_a_framework and any(s in str(error) for s in said)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ import io
 import os
 import pickle
 import queue
-import signal
 import subprocess
 import sys
 import tempfile
@@ -24,17 +23,35 @@ from typing import Any
 
 import numpy as np
 
-from benchkit.errors import BenchkitError
-from benchkit.features.worker import Chunk, Failure, Hello, Item, aligned
+from benchkit.errors import OF_ITSELF, BenchkitError
+from benchkit.features.worker import Chunk, Failure, Hello, Item, aligned, failed
 from benchkit.interfaces import Backbone, Example
 from benchkit.machine import cpus
+from benchkit.machine.interpreter import SAFE
+from benchkit.machine.trouble import MachineError, ended_by
 
 STRIDE = 1 << 36
 """Between the places of two chunks in the shared file, in bytes. It is sparse: what is not written takes nothing."""
 BUDGET = 1 << 30
 """Bytes of prepared arrays that may wait in the shared file."""
 
-_START = "import sys; sys.path[:] = sys.argv[1:]; from benchkit.features.worker import main; main()"
+ATTEMPTS = 2
+"""How often a chunk is sent whose worker was killed: the killer may have meant another, or memory is free again."""
+SAID = 4000
+"""Characters kept of what a worker printed, which may tell why it ended."""
+
+_START = """
+import sys
+sys.path[:] = sys.argv[1:]
+try:
+    from benchkit.features.worker import main
+except BaseException as e:
+    import pickle
+    pickle.dump(ImportError(f"{type(e).__name__}: {e}"), sys.stdout.buffer)
+    sys.exit(1)
+main()
+"""
+"""What cannot even be imported, as where memory is short, is said in place of the first reply."""
 
 
 @dataclass(frozen=True)
@@ -87,10 +104,10 @@ class Pool:
         self._tasks: queue.SimpleQueue[tuple[int, int, list[Example]] | None] = queue.SimpleQueue()
         self._memory = _memory_file()
         self._hello = Hello(self._memory.fileno(), recipe)
-        self._workers: list[subprocess.Popen[bytes]] = []
+        self._workers: list[_Worker] = []
         try:
             for _ in range(workers):
-                self._workers.append(_start(self._memory.fileno()))
+                self._workers.append(_Worker(self._memory.fileno()))
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -103,10 +120,7 @@ class Pool:
         for thread in self._threads:
             thread.join(timeout=5)  # only a task that is slow to read its own files can need longer
         for worker in self._workers:
-            for pipe in (worker.stdin, worker.stdout):
-                with suppress(OSError):  # a message that was under way when its worker was killed
-                    if pipe:
-                        pipe.close()
+            worker.close()
         self._memory.close()
 
     def stop(self) -> None:
@@ -115,9 +129,9 @@ class Pool:
             self._closed = True
             self._change.notify_all()
         for worker in self._workers:
-            worker.kill()
+            worker.process.kill()
         for worker in self._workers:
-            worker.wait()
+            worker.process.wait()
             self._tasks.put(None)
 
     def map(self, examples: Iterable[Example], chunk: int, ahead: Callable[[], int]) -> Iterator[Prepared]:
@@ -134,7 +148,7 @@ class Pool:
             return max(chunks, len(self._workers) + 1)
 
         self._run(self._feed, iter(examples), chunk, room)
-        for worker in self._workers:
+        for worker in list(self._workers):
             self._run(self._drive, worker)
         for number in count():
             with self._change:
@@ -186,23 +200,44 @@ class Pool:
             self._handed_out = number
             self._change.notify_all()
 
-    def _drive(self, worker: "subprocess.Popen[bytes]") -> None:
+    def _drive(self, worker: "_Worker") -> None:
         with suppress(OSError):  # one that died at once is met when it gets its first task
-            _send(worker, self._hello)
+            worker.send(self._hello)
         while (task := self._tasks.get()) is not None:
             number, slot, examples = task
-            reply: _Reply | Failure
-            try:
-                _send(worker, Chunk(slot * STRIDE, [(e.id, e.media) for e in examples]))
-                answer = _receive(worker)
-                reply = answer if isinstance(answer, Failure) else _Reply(slot, examples, answer)
-            except (EOFError, OSError, pickle.UnpicklingError):
-                reply = Failure(_died(worker, examples))
+            for attempt in range(1, ATTEMPTS + 1):
+                reply, killed = self._ask(worker, slot, examples)
+                if not killed or attempt == ATTEMPTS or (other := self._another()) is None:
+                    break
+                worker = other
             with self._change:
                 self._replies[number] = reply
                 self._change.notify_all()
             if isinstance(reply, Failure):
                 return
+
+    def _ask(self, worker: "_Worker", slot: int, examples: list[Example]) -> "tuple[_Reply | Failure, bool]":
+        """The worker's reply, and whether it was killed instead of giving one."""
+        try:
+            worker.send(Chunk(slot * STRIDE, [(e.id, e.media) for e in examples]))
+            answer = worker.receive()
+        except (EOFError, OSError, pickle.UnpicklingError):
+            error = worker.died(examples)
+            return Failure(error), error.reason == "killed"
+        if isinstance(answer, ImportError):
+            answer = failed(answer)
+        return answer if isinstance(answer, Failure) else _Reply(slot, examples, answer), False
+
+    def _another(self) -> "_Worker | None":
+        """In the place of one that was killed; None where the pool ends."""
+        with self._change:
+            if self._closed:
+                return None
+            worker = _Worker(self._memory.fileno())
+            self._workers.append(worker)
+        with suppress(OSError):
+            worker.send(self._hello)
+        return worker
 
     def _collect(self, reply: _Reply) -> list[Prepared]:
         """Copies the chunk's arrays out of the shared file, with one read."""
@@ -238,36 +273,59 @@ def _memory_file() -> io.FileIO:
     return io.FileIO(descriptor, "r+")
 
 
-def _start(memory: int) -> "subprocess.Popen[bytes]":
-    return subprocess.Popen(
-        [sys.executable, "-c", _START, *(p or os.getcwd() for p in sys.path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        pass_fds=(memory,),
-        process_group=0,  # a terminal's Ctrl-C is for the main process, even before the worker can ignore it
-        env=cpus.limited(1),  # there are as many workers as processors
-    )
+class _Worker:
+    """A decoding process, and the end of what it prints, which goes on to where this process prints."""
 
+    def __init__(self, memory: int) -> None:
+        self.process = subprocess.Popen(
+            [*SAFE, "-c", _START, *(p or os.getcwd() for p in sys.path)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=(memory,),
+            process_group=0,  # a terminal's Ctrl-C is for the main process, even before the worker can ignore it
+            env=cpus.limited(1),  # there are as many workers as processors
+        )
+        self.said = b""
+        self._relay = threading.Thread(target=self._pass_on, daemon=True)
+        self._relay.start()
 
-def _send(worker: "subprocess.Popen[bytes]", message: Any) -> None:
-    assert worker.stdin is not None
-    pickle.dump(message, worker.stdin, protocol=5)
-    worker.stdin.flush()
+    def send(self, message: Any) -> None:
+        assert self.process.stdin is not None
+        pickle.dump(message, self.process.stdin, protocol=5)
+        self.process.stdin.flush()
 
+    def receive(self) -> Any:
+        assert self.process.stdout is not None
+        return pickle.load(self.process.stdout)
 
-def _receive(worker: "subprocess.Popen[bytes]") -> Any:
-    assert worker.stdout is not None
-    return pickle.load(worker.stdout)
+    def died(self, examples: list[Example]) -> BenchkitError:
+        """Why it gives no reply to these."""
+        try:
+            code = self.process.wait(timeout=5)
+        except subprocess.TimeoutExpired:  # it lives, but what it says is no reply
+            self.process.kill()
+            code = self.process.wait()
+        self._relay.join(timeout=1)  # unless a process that it left behind holds its end
+        reason, how = ended_by(code, self.said.decode(errors="replace"))
+        names = f"'{examples[0].id}'" + (f" to '{examples[-1].id}'" if len(examples) > 1 else "")
+        message = f"a decoding worker {how} while it prepared {names}; --workers 0 decodes without workers"
+        if reason in OF_ITSELF:
+            return BenchkitError(message)
+        return MachineError(f"{message}; the same command tries again", reason)
 
+    def close(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            with suppress(OSError):  # a message that was under way when its worker was killed
+                if pipe:
+                    pipe.close()
+        self._relay.join(timeout=1)  # unless a process that it left behind holds its end
 
-def _died(worker: "subprocess.Popen[bytes]", examples: list[Example]) -> BenchkitError:
-    try:
-        code = worker.wait(timeout=5)
-    except subprocess.TimeoutExpired:  # it lives, but what it says is no reply
-        worker.kill()
-        code = worker.wait()
-    how = f"with exit status {code}"
-    if code < 0:
-        how = f"by {signal.Signals(-code).name}" + (" (is memory short?)" if -code == signal.SIGKILL else "")
-    names = f"'{examples[0].id}'" + (f" to '{examples[-1].id}'" if len(examples) > 1 else "")
-    return BenchkitError(f"a decoding worker died {how} while it prepared {names}; --workers 0 decodes without workers")
+    def _pass_on(self) -> None:
+        stream = self.process.stderr
+        assert stream is not None
+        with stream:
+            while some := os.read(stream.fileno(), 1 << 16):
+                self.said = (self.said + some)[-SAID:]
+                with suppress(OSError):
+                    os.write(2, some)

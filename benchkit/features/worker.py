@@ -14,12 +14,14 @@ import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchkit.errors import BenchkitError, MediaError, PluginError
 from benchkit.interfaces import Backbone
+from benchkit.machine.trouble import MachineError, Trouble, explained, trouble_of
 from benchkit.media.decode import Audio, Media, content_hash
 from benchkit.media.notes import with_notes
 
@@ -63,8 +65,9 @@ class Failure:
 def prepare(backbone: Backbone, name: str, media: Media) -> tuple[np.ndarray, int]:
     """The preprocessed array, and the hash of the decoded media with its notes (benchkit.media.notes).
 
-    name: the example's id, for errors. Raises MediaError where the example does not decode; what else is raised is
-    raised as it is, with the id.
+    name: the example's id, for errors. Raises MediaError where the example does not decode, MachineError where it is
+    the machine that could not read it (no example is left out for that); what else is raised is raised as it is, with
+    the id.
     """
     try:
         if isinstance(media, Audio):
@@ -78,13 +81,27 @@ def prepare(backbone: Backbone, name: str, media: Media) -> tuple[np.ndarray, in
         if not isinstance(array, np.ndarray) or array.dtype.kind not in "biufc":
             raise PluginError(f"{type(backbone).__name__}.preprocess gave a {type(array).__name__}, not a plain array")
         return array, seen
-    except MediaError:
+    except MediaError as e:
+        if found := trouble_of(e) or _cannot_open(media):
+            raise MachineError(f"example '{name}': {found}", found.reason) from e
         raise
     except BenchkitError as e:
-        raise type(e)(f"example '{name}': {e}") from e
+        e.args = (f"example '{name}': {e}", *e.args[1:])
+        raise
     except Exception as e:
         e.add_note(f"while preparing example '{name}'")
         raise
+
+
+def _cannot_open(media: Media) -> Trouble | None:
+    """A library may only say "System error" where too many files are open already."""
+    if not isinstance(media.source, Path):
+        return None
+    try:
+        with media.source.open("rb"):
+            return None
+    except OSError as e:
+        return trouble_of(e)
 
 
 def main() -> None:
@@ -105,7 +122,7 @@ def main() -> None:
         cls, params = pickle.loads(hello.made_of)
         backbone = cls(params)
     except BaseException as e:  # noqa: BLE001 - it is raised in the parent, whatever it is
-        backbone = _failure(e)
+        backbone = failed(e)
     while True:
         chunk = tasks.get()
         reply = backbone if isinstance(backbone, Failure) else _prepare_chunk(backbone, chunk, hello.memory)
@@ -138,7 +155,7 @@ def _prepare_chunk(backbone: Backbone, chunk: Chunk, memory: int) -> "list[Item]
             at = _write(memory, np.asarray(array, order="C"), at)
             items.append(Item(array.dtype.str, array.shape, seen))
     except BaseException as e:  # noqa: BLE001 - it is raised in the parent, whatever it is
-        return _failure(e)
+        return failed(e)
     return items
 
 
@@ -156,9 +173,14 @@ def aligned(at: int) -> int:
     return -(-at // ALIGN) * ALIGN
 
 
-def _failure(error: BaseException) -> Failure:
+def failed(error: BaseException) -> Failure:
     """The exception with its traceback as a note, as far as it can be pickled."""
     text = "".join(traceback.format_exception(error))
+    if isinstance(error, BenchkitError):  # what it was raised from is not pickled
+        reason, why = explained(error)
+        error = error if reason == error.reason else MachineError(why, reason)
+    elif found := trouble_of(error):
+        error = MachineError(f"in a decoding worker: {found}", found.reason)
     error.add_note(f"in a decoding worker:\n{text}")
     try:
         pickle.loads(pickle.dumps(error))

@@ -13,17 +13,18 @@ from jaxtyping import Float32, Int
 from benchkit import checks, metrics
 from benchkit.catalog.resolve import resolve
 from benchkit.catalog.spec import Kind, Spec
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, Reason
 from benchkit.interfaces import Published
 from benchkit.jobs.data import JobData
 from benchkit.jobs.fit import Result
 from benchkit.jobs.job import JobOptions
+from benchkit.jobs.repeat import check_again
 from benchkit.machine.environment import Meter
 from benchkit.machine.files import write_atomic
 from benchkit.machine.times import now
+from benchkit.machine.trouble import explained
 from benchkit.progress import Progress
 from benchkit.records.environment import describe
-from benchkit.records.others import Reason
 from benchkit.records.predictions import as_parquet
 from benchkit.records.report import Artifact, Cell, Check, Report
 from benchkit.records.sealing import seal
@@ -41,7 +42,8 @@ class Outcome:
     @staticmethod
     def of(cell: Cell, error: BenchkitError) -> "Outcome":
         """A failure."""
-        return Outcome(cell, error=str(error), reason=error.reason)
+        reason, why = explained(error)
+        return Outcome(cell, error=why, reason=reason)
 
 
 @dataclass
@@ -53,6 +55,8 @@ class Context:
     options: JobOptions
     job: str
     """The job's name."""
+    command: Sequence[str]
+    """What the user typed."""
     meter: Meter
     started_at: str
     ids: list[str] = field(default_factory=list)
@@ -66,8 +70,8 @@ class Context:
     """What papers say of this task and model, with the canonical names of model and classifier."""
 
     @staticmethod
-    def start(task_spec: Spec, model_spec: Spec, options: JobOptions, job: str) -> "Context":
-        return Context(task_spec, model_spec, options, job, Meter(), now())
+    def start(task_spec: Spec, model_spec: Spec, options: JobOptions, job: str, command: Sequence[str]) -> "Context":
+        return Context(task_spec, model_spec, options, job, command, Meter(), now())
 
     def report_name(self, cell: Cell) -> str:
         """The same for the same cell of the same job: taken in once, however often the job was started."""
@@ -87,7 +91,7 @@ class Context:
             for f, r in zip(data.folds, tests, strict=True)
         ]
         self.chance = metrics.chance(data.task.metrics[0], pairs, data.problem)
-        self.checks = _check_data(data, ids, tests, pairs)
+        self.checks = [*_check_data(data, ids, tests, pairs), check_again(data)]
         probe: Kind = "scorer" if data.problem.kind == "traits" else "classifier"
         self.published = [(p, *_canonical(p, probe)) for p in data.task.published]
 
@@ -190,7 +194,7 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
         model_fingerprint=next(iter(data.features.values())).model_fingerprint,
         started_at=context.started_at,
         finished_at=now(),
-        environment=describe(providers, context.options.device, wall, cpu),
+        environment=describe(providers, context.options.device, wall, cpu, context.command),
         class_metrics=metrics.class_metrics(labels, scores, problem, n_train, fold=fold),
         checks=found,
         artifacts=[predictions],

@@ -14,6 +14,7 @@ from typing import Any
 
 from benchkit.catalog.discovery import one_line
 from benchkit.errors import BenchkitError
+from benchkit.machine.environment import command
 from benchkit.planning.plan import Planned
 from benchkit.records.report import Cell
 
@@ -64,6 +65,8 @@ class Job:
     options: JobOptions
     name: str = field(default_factory=lambda: uuid.uuid4().hex)
     """A report's own name comes from it, so that a job that runs again seals the same report, not a second one."""
+    command: tuple[str, ...] = field(default_factory=lambda: tuple(command()))
+    """What the user typed: it stays with the reports, also where a worker or a cluster's node makes them."""
 
     @staticmethod
     def of(planned: Sequence[Planned], options: JobOptions) -> "Job":
@@ -83,7 +86,9 @@ class Job:
         try:
             r = json.loads(text)
             cells = tuple(JobCell(c["classifier"], Cell(*c["cell"])) for c in r["cells"])
-            made = Job(r["task"], r["model"], cells, JobOptions(**r["options"]), r["name"])
+            made = Job(
+                r["task"], r["model"], cells, JobOptions(**r["options"]), r["name"], _words(r.get("command", []))
+            )
             records: list[Any] = [made, made.options, *cells, *(c.cell for c in cells)]
             for record in records:
                 _check_types(record)
@@ -92,6 +97,12 @@ class Job:
         except (ValueError, TypeError, KeyError, AttributeError) as e:
             raise BenchkitError(f"this is no job file: {one_line(e)}") from e
         return made
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
+        raise TypeError(f"command is {value!r}")
+    return tuple(value)
 
 
 def _check_types(record: Any) -> None:

@@ -31,7 +31,7 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             raise DataError(
                 f"{spec.kind} '{name}' is '{spec.canonical}' by now: its files changed since it was planned"
             )
-    context = Context.start(task, model, job.options, job.name)
+    context = Context.start(task, model, job.options, job.name, job.command)
     data = JobData.open(task, model, job.options, progress)
     outcomes: list[Outcome] = []
     groups: dict[str, list[Cell]] = {}

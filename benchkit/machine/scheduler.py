@@ -5,6 +5,7 @@ squeue comes first: of a job that was queued again, sacct shows how its last att
 """
 
 import getpass
+import os
 import re
 import shutil
 import subprocess
@@ -137,7 +138,11 @@ def job_ended(number: str, host: str) -> bool:
 
 
 def user() -> str:
-    return getpass.getuser()
+    """This user's name, or number, where it has none: the scheduler takes either."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _call(command: list[str]) -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchkit.errors import DataError, StoreError
 from benchkit.machine.files import write_atomic
+from benchkit.machine.home import expanded, has_home, private_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,12 +51,13 @@ def fingerprint(record: Any) -> str:
 
 
 def cache_dir() -> Path:
-    """BENCHKIT_CACHE, or the user's cache folder."""
+    """BENCHKIT_CACHE, or the user's cache folder; in a container whose user has no home, one of the user's own among
+    the temporary files. Raises StoreError where that one is somebody else's."""
     if given := os.environ.get("BENCHKIT_CACHE"):
-        return Path(os.path.expanduser(given))
+        return expanded(given)
     import platformdirs
 
-    return Path(platformdirs.user_cache_dir("benchkit"))
+    return Path(platformdirs.user_cache_dir("benchkit")) if has_home() else private_folder("benchkit")
 
 
 def _matching(

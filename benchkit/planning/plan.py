@@ -6,7 +6,6 @@ for job in plan.jobs(): ...        # the cells to do, together by (task, model)
 
 import itertools
 import json
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -15,8 +14,9 @@ from typing import Any, Literal, TypeVar, cast
 from benchkit.catalog.discovery import Catalog, discover
 from benchkit.catalog.resolve import resolve
 from benchkit.catalog.spec import Spec
-from benchkit.errors import BenchkitError, SpecError, did_you_mean
+from benchkit.errors import OF_ITSELF, BenchkitError, SpecError, did_you_mean
 from benchkit.interfaces import Backbone, Modality
+from benchkit.machine.config import read_toml
 from benchkit.machine.garbage import no_collecting
 from benchkit.records.report import Cell
 from benchkit.store.claims import Owner, alive, in_words
@@ -115,8 +115,8 @@ def make_plan(
     """Checks every spec and looks every cell up. store: None plans against an empty registry.
 
     options: JobOptions.circumstances of the run that is planned. A cell that has failed of itself with these very
-    options stands as failed; with others, or without `options`, it is to do again. What was ended from outside (killed,
-    a time limit, a full disk, no network) is always to do again.
+    options stands as failed; with others, or without `options`, it is to do again. What the machine or the moment
+    caused (benchkit.trouble) is always to do again.
 
     Raises SpecError or PluginError for the first spec that is wrong, and BenchkitError for a combination that cannot
     be: a model that does not take the task's media, a classifier that cannot solve the task's kind of problem.
@@ -159,12 +159,7 @@ def read_sweep(path: Path) -> list[Grid]:
     n_train = [1, 5, -1]
     seed = [0, 1, 2]
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as e:
-        raise BenchkitError(f"cannot read the sweep file '{path}': {e.strerror}") from e
-    except (ValueError, RecursionError) as e:
-        raise BenchkitError(f"sweep file '{path}' is no TOML: {e}") from e
+    document = read_toml(path, "sweep file")
     document.pop("slurm", None)  # benchkit.dispatch.slurm.settings reads it
     tables = document.pop("grid", None)
     if tables is None:
@@ -263,10 +258,6 @@ LEFT JOIN failures ON failures.task = wanted.task AND failures.model = wanted.mo
     AND failures.classifier = wanted.classifier AND failures.n_train = wanted.n_train AND failures.seed = wanted.seed
 ORDER BY wanted.i
 """
-
-
-OF_ITSELF = ("error", "crash", "out of memory")
-"""Reasons that will fail the cell again unless something changes."""
 
 
 def _look_up(

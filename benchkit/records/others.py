@@ -7,14 +7,11 @@ in by whoever opens the store next.
 import dataclasses
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from benchkit.errors import Reason
 from benchkit.records.gate import Sha256, Uuid, strict_json
 from benchkit.records.report import Cell, Environment
-
-Reason = Literal["error", "crash", "killed", "out of memory", "disk", "network", "time limit", "cancelled", "node lost"]
-"""error: said in one line. crash: a bug in somebody's code, the trace is in the log. disk: one that is full, or that
-cannot be written. network: nobody answers. The others: ended from outside."""
 
 LOG_TAIL = 20_000
 """Characters of a job's log that are kept with its failure."""

@@ -14,6 +14,7 @@ import peewee
 
 from benchkit.errors import StoreError
 from benchkit.machine.files import make_new
+from benchkit.machine.home import expanded
 from benchkit.store.connection import ANEW, Database, StoreBusy, errors, explained, patiently
 from benchkit.store.filesystem import network_filesystem
 from benchkit.store.migrations import APPLICATION_ID, FILLED, MIGRATIONS, VERSION, statements
@@ -30,7 +31,7 @@ CONVERSION = 60.0
 
 def store_path(given: str | Path | None = None) -> Path:
     """`given` (--db), else BENCHKIT_DB, else ./registry.sqlite."""
-    return Path(given or os.environ.get("BENCHKIT_DB") or DEFAULT).expanduser()
+    return expanded(given or os.environ.get("BENCHKIT_DB") or DEFAULT)
 
 
 @dataclass(frozen=True)
@@ -179,6 +180,11 @@ def is_there(path: Path) -> bool:
     try:
         kind = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise StoreError(
+                f"registry '{path}' is a link to '{os.readlink(path)}', which is not there: bring that back (is its "
+                "disk mounted?), remove the link, or name another with --db"
+            ) from None
         return False
     except OSError as e:
         raise StoreError(f"registry '{path}' cannot be opened: {e.strerror}; --db or BENCHKIT_DB names another") from e
@@ -212,7 +218,7 @@ def has_journal(path: Path) -> bool:
 def _quoted(path: Path) -> str:
     from urllib.parse import quote
 
-    return quote(str(path.absolute()))
+    return quote(os.fsencode(path.absolute()))  # a folder above may not be UTF-8
 
 
 def _prepare(store: Store, create: bool, made: bool) -> None:

@@ -119,7 +119,9 @@ def test_automatic_workers_start_where_preparing_takes_long(
 
 def test_a_worker_that_dies_is_one_clear_line_and_leaves_nothing_behind(recordings: Path, tmp_path: Path) -> None:
     length = len(Audio(sorted(recordings.iterdir())[30]).load(8000))
-    with pytest.raises(BenchkitError, match=r"a decoding worker died by SIGKILL .* while it prepared '0.*--workers 0"):
+    with pytest.raises(
+        BenchkitError, match=r"a decoding worker was ended by SIGKILL .* while it prepared '0.*--workers 0"
+    ):
         of(recordings, tmp_path, Bands(BandsParams(dies_at=length)), workers=2)
     assert not children()
     assert of(recordings, tmp_path, workers=0).hashes.all()

@@ -7,7 +7,6 @@ does not answer, or another cluster's scheduler would have to, a job counts as a
 import platform
 import re
 import shutil
-import signal
 import tempfile
 import uuid
 from collections.abc import Mapping
@@ -18,11 +17,12 @@ from typing import Any
 
 from benchkit.dispatch.logs import tail
 from benchkit.dispatch.slurm.folder import Submission, decide, job_file, log_name, read_fate, verdict_of
-from benchkit.errors import StoreError
+from benchkit.errors import Reason, StoreError
 from benchkit.machine import scheduler
 from benchkit.machine.scheduler import ENDED, Seen, Unreachable
 from benchkit.machine.times import now
-from benchkit.records.others import Failure, Reason
+from benchkit.machine.trouble import ended_by
+from benchkit.records.others import Failure
 from benchkit.records.report import Cell
 from benchkit.store.database import Store
 from benchkit.store.insert import insert_failure
@@ -199,7 +199,8 @@ def judge(seen: Seen, fate: Mapping[str, Any], log: str) -> tuple[Reason, str]:
     if seen.state == GONE and code is None:
         return "killed", f"the job is gone; {said}"
     if isinstance(code, int) and code < 0:
-        return "killed", f"the job's process was ended by signal {-code} ({_signal(-code)}); {said}"
+        reason, how = ended_by(code, log)
+        return reason, f"the job's process {how}; {said}"
     how = "without a word" if code is None else f"with exit code {code}"
     return "killed", f"the job ended {how}, its log says more (benchkit show); {said}"
 
@@ -223,13 +224,6 @@ def _options(job: Open) -> dict[str, Any]:
     except OSError:
         return {}
     return Job.from_json(text).options.circumstances()
-
-
-def _signal(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return "unknown"
 
 
 def _seconds_since(stamp: str) -> float:

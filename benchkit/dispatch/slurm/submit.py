@@ -1,6 +1,7 @@
 """Cells to jobs: claimed, written to files, submitted as arrays, and from then on owned by the jobs."""
 
 import os
+import shlex
 import shutil
 import uuid
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from benchkit.errors import BenchkitError, require
 from benchkit.jobs.job import Job, JobOptions
 from benchkit.machine import scheduler
 from benchkit.machine.files import write_atomic
+from benchkit.machine.interpreter import SAFE
 from benchkit.machine.scheduler import Unreachable
 from benchkit.machine.times import now
 from benchkit.planning.plan import Planned
@@ -131,7 +133,7 @@ def _sbatch(folder: Path, name: str, n: int, settings: SlurmSettings, after: str
 
     if shutil.which("sbatch") is None:
         raise BenchkitError("there is no Slurm on this machine: 'sbatch' is not installed; --executor local runs here")
-    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=settings.python)
+    executor = submitit.SlurmExecutor(folder, max_num_timeout=settings.max_timeouts, python=_python(settings))
     executor.update_parameters(**_parameters(name, n, settings, after))
     try:
         with _outside_of_jobs():
@@ -139,6 +141,11 @@ def _sbatch(folder: Path, name: str, n: int, settings: SlurmSettings, after: str
     except (FailedJobError, FailedSubmissionError) as e:
         raise BenchkitError(f"Slurm refused the jobs: {_said(e)}") from e
     return [job.job_id for job in made]
+
+
+def _python(settings: SlurmSettings) -> str:
+    """The command for Python on the nodes: without the working folder on its search path."""
+    return f"{settings.python} -P" if settings.python else shlex.join(SAFE)
 
 
 @contextmanager

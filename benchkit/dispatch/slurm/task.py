@@ -17,6 +17,7 @@ from benchkit.dispatch import LOG
 from benchkit.dispatch.machine import node_environment
 from benchkit.dispatch.slurm.folder import await_verdict, fate_file, job_file, log_name, write_fate
 from benchkit.machine.cluster import slurm_job
+from benchkit.machine.interpreter import BENCHKIT
 
 _running: "list[subprocess.Popen[bytes]]" = []
 """The job's process: here and not in the JobFile, which is pickled."""
@@ -47,9 +48,7 @@ class JobFile:
             return 0  # nobody waits for this job: its launcher ended before the registry knew of it
         file = job_file(folder, self.index)
         _link_log(file.with_name(LOG), folder)
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchkit", "job", str(file)], env=node_environment(), preexec_fn=_ignore_warning
-        )
+        process = subprocess.Popen([*BENCHKIT, "job", str(file)], env=node_environment(), preexec_fn=_ignore_warning)
         _running.append(process)
         code = process.wait()
         write_fate(folder, self.index, exit=code)

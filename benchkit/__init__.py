@@ -18,7 +18,7 @@ _NAMES = {
     "benchkit.hookspecs": "Entry hookimpl",
     "benchkit.interfaces": (
         "Backbone Classifier Encoded Example Fitted Fold Labels Modality NoParams Problem Published Scorer "
-        "Subset Task Trainable WeightRole Weights"
+        "StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
     "benchkit.machine.version": "__version__",
@@ -71,6 +71,7 @@ if TYPE_CHECKING:
         Problem,
         Published,
         Scorer,
+        StatedInputs,
         Subset,
         Task,
         Trainable,
@@ -131,6 +132,7 @@ __all__ = [
     "Results",
     "Scorer",
     "SpecError",
+    "StatedInputs",
     "Subset",
     "Task",
     "Trainable",

@@ -7,7 +7,7 @@ with benchkit.open("registry.sqlite") as results:
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
@@ -45,7 +45,7 @@ class RunFailed(BenchkitError):
 class Settings(Computing):
     """How to run; nothing here can change a number. What every job is told is described at Computing.
 
-    force: compute cells that are done again; the old reports stay as history.
+    force: compute cells that are done again, features too; the old reports stay as history.
     wait: wait for cells that another launcher is computing, and take over those of one that dies.
     device: 'auto', 'cpu', 'cuda', 'cuda:1'.
     jobs: worker processes at once; 1 computes in this process, None is one for each GPU.
@@ -175,18 +175,20 @@ def _compute(
     from benchkit.dispatch.local import run_here, run_workers
     from benchkit.dispatch.machine import default_jobs
 
+    options = replace(settings.options(), fresh=force)
     if settings.slurm:
-        return _submit(store, jobs, settings, settings.slurm, owner, force, progress)
+        return _submit(store, jobs, options, settings, settings.slurm, owner, force, progress)
     n = settings.jobs or default_jobs(settings.device)
     with heartbeat(store, owner) as held:
         if n == 1:
-            return run_here(store, jobs, settings.options(), held, force=force, progress=progress)
-        return run_workers(store, jobs, settings.options(), held, n=n, force=force, progress=progress)
+            return run_here(store, jobs, options, held, force=force, progress=progress)
+        return run_workers(store, jobs, options, held, n=n, force=force, progress=progress)
 
 
 def _submit(
     store: Store,
     jobs: list[list[Planned]],
+    options: JobOptions,
     settings: Settings,
     slurm: "SlurmSettings",
     owner: Owner,
@@ -197,7 +199,7 @@ def _submit(
     from benchkit.dispatch.slurm.wait import wait_for
 
     with heartbeat(store, owner):
-        submitted = submit_jobs(store, jobs, settings.options(), slurm, owner, force=force, progress=progress)
+        submitted = submit_jobs(store, jobs, options, slurm, owner, force=force, progress=progress)
     return [] if settings.detach else wait_for(store, submitted, progress)
 
 

@@ -167,6 +167,20 @@ class Trainable:
     top: int
 
 
+@dataclass(frozen=True)
+class StatedInputs:
+    """What a model's processor states of the numbers that the model is given (`Backbone.model_inputs`).
+
+    low, high: between which they must lie; None: it says nothing of that. normalised: whether they should be centred
+    near 0 at a deviation near 1. doubts: what is wrong with the statement itself, a sentence each.
+    """
+
+    low: float | None = None
+    high: float | None = None
+    normalised: bool = False
+    doubts: tuple[str, ...] = ()
+
+
 WeightRole = Literal[
     "patches", "positions", "token", "norm1", "attn_in", "attn_out", "norm2", "mlp_in", "mlp_out", "norm", "pool_norm"
 ]
@@ -240,6 +254,15 @@ class Backbone(Component, ABC):
         """
         return None
 
+    def model_inputs(self, batch: np.ndarray) -> np.ndarray:
+        """The numbers that the network itself is given of preprocessed examples, in any shape, without padding.
+        Override it where `preprocess` puts other things into its array."""
+        return batch
+
+    def stated_inputs(self) -> StatedInputs | None:
+        """What these numbers should look like, after `setup`; the check `inputs` compares. None: nothing is stated."""
+        return None
+
     def trainable(self) -> Trainable:
         """A new copy to be fine-tuned, after `setup`. Raises BenchkitError, as here, where that cannot be."""
         raise BenchkitError(f"{type(self).__name__} cannot be fine-tuned: it is no torch model")
@@ -247,6 +270,11 @@ class Backbone(Component, ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """Of the weights, after `setup`: other weights, other fingerprint."""
+
+    def feature_key(self) -> Mapping[str, str]:
+        """What else can change a feature and is neither in the spec nor in the fingerprint, by name; after `setup`. The
+        version of a library whose own preprocessing is used, say. Cached features of another key are not taken."""
+        return {}
 
     def points(self) -> tuple[str, ...]:
         """Names of the places inside the model that `activations` can show, as in 'blocks.11.norm2'."""
@@ -383,7 +411,27 @@ class Scorer(Component, ABC):
 
 
 __all__ = [
-    "Audio", "Backbone", "Classifier", "Component", "Encoded", "Example", "Fitted", "Fold", "Image", "Labels", "Media",
-    "Modality", "Needs", "Problem", "Published", "Scorer", "Subset", "Task", "TaskKind", "Trainable",
-    "WeightRole", "Weights",
+    "Audio",
+    "Backbone",
+    "Classifier",
+    "Component",
+    "Encoded",
+    "Example",
+    "Fitted",
+    "Fold",
+    "Image",
+    "Labels",
+    "Media",
+    "Modality",
+    "Needs",
+    "Problem",
+    "Published",
+    "Scorer",
+    "StatedInputs",
+    "Subset",
+    "Task",
+    "TaskKind",
+    "Trainable",
+    "WeightRole",
+    "Weights",
 ]  # fmt: skip

@@ -1,12 +1,13 @@
 """What makes a number trustworthy: one file a check, each gives one benchkit.records.report.Check.
 
-Once a (task, model), before any cell: check_labels, check_leakage, check_features, check_media, check_repeatable. For
-each cell: check_chance, check_published, and check_shuffled on demand. `warn` and `fail` both mark the result wherever
-it is shown: `warn` says that a number means less than it seems, `fail` that something is broken.
+Once a (task, model), before any cell: check_labels, check_leakage, check_features, check_inputs, check_media,
+check_repeatable. For each cell: check_chance, check_published, and check_shuffled on demand. `warn` and `fail` both mark
+the result wherever it is shown: `warn` says that a number means less than it seems, `fail` that something is broken.
 """
 
 from benchkit.checks.chance import check_chance
 from benchkit.checks.features import check_features
+from benchkit.checks.inputs import check_inputs
 from benchkit.checks.labels import check_labels
 from benchkit.checks.leakage import check_leakage
 from benchkit.checks.media import check_media
@@ -15,6 +16,6 @@ from benchkit.checks.repeatable import check_repeatable
 from benchkit.checks.shuffled import check_shuffled
 
 __all__ = [
-    "check_chance", "check_features", "check_labels", "check_leakage", "check_media", "check_published",
+    "check_chance", "check_features", "check_inputs", "check_labels", "check_leakage", "check_media", "check_published",
     "check_repeatable", "check_shuffled",
 ]  # fmt: skip

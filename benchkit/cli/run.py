@@ -45,7 +45,7 @@ def run(
         bool, typer.Option("--dry-run", help="Say for each cell whether it is done, claimed or to do.")
     ] = False,
     force: Annotated[
-        bool, typer.Option("--force", help="Compute done cells again; the old reports stay as history.")
+        bool, typer.Option("--force", help="Compute done cells again, features too; the old reports stay as history.")
     ] = False,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Try cells again that have failed before.")

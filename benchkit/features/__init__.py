@@ -8,6 +8,7 @@ from benchkit.features.pipeline import (
     Options,
     cache_key,
     extract,
+    forget,
     is_cached,
     set_up,
 )
@@ -15,5 +16,5 @@ from benchkit.features.scratch import Kept, Passing
 
 __all__ = [
     "FEATURES_VERSION", "CacheEntry", "Features", "Kept", "Options", "Passing", "Verdict", "cache_key", "extract",
-    "extract_for", "is_cached", "ls", "prune", "set_up", "stream_for", "verify",
+    "extract_for", "forget", "is_cached", "ls", "prune", "set_up", "stream_for", "verify",
 ]  # fmt: skip

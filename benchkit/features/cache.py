@@ -4,6 +4,7 @@
         meta.json     the whole key, the number of rows N and the dimension D
         pooled.f32    [N, D] float32, little endian; sparse: only rows that were extracted take space
         index         [N] of (digest: u64, media: u64)
+        made.json     which code made them, and what the model was given (see made.py)
         lock          held (flock) by the process that extracts; names it
 
 A row is done when its digest in the index is that of its number, its media hash and its bytes in pooled.f32. So there
@@ -27,11 +28,12 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int, UInt64
 
 from benchkit.errors import StoreError
+from benchkit.features.made import FILE, Made
 from benchkit.machine.files import write_atomic
 from benchkit.media.fingerprint import LENGTH, fingerprint
 
 INDEX = np.dtype([("digest", "<u8"), ("media", "<u8")])
-FILES = ("meta.json", "pooled.f32", "index", "lock")
+FILES = ("meta.json", "pooled.f32", "index", FILE, "lock")
 _NAME = re.compile(f"[0-9a-f]{{{LENGTH}}}")
 """Of an entry's folder: whatever else lies in the cache is somebody else's."""
 CHUNK_BYTES = 1 << 22
@@ -101,13 +103,14 @@ class Entry:
 
 
 class Writer:
-    """Writes rows into an entry. Whoever has one must hold the entry's lock.
+    """Writes rows into an entry. Whoever has one must hold the entry's lock. source: digest of the code that makes
+    them, if it is to be kept.
 
     Raises StoreError for a full disk or a folder that cannot be written; what was written until then counts.
     """
 
-    def __init__(self, entry: Entry) -> None:
-        self.entry = entry
+    def __init__(self, entry: Entry, source: str = "") -> None:
+        self.entry, self.source = entry, source
         self._dim: int | None = None
         self._files: tuple[int, int] | None = None
 
@@ -151,11 +154,14 @@ class Writer:
         if self.entry.dim != dim:
             # Fresh, or damaged. The index goes first and the new meta.json comes last, so that a kill in between leaves
             # nothing that is called done. A reader who has the old files mapped keeps them.
-            for file in (folder / "index", folder / "pooled.f32", *folder.glob(".*.part")):
+            drop_rows(folder)
+            for file in (folder / "pooled.f32", *folder.glob(".*.part")):
                 file.unlink(missing_ok=True)
             write_atomic(
                 folder / "meta.json", json.dumps({"key": dict(self.entry.key), "n": n, "dim": dim}, indent=1).encode()
             )
+        if self.source:
+            Made.read(folder).by(self.source).write(folder)
         return _open_sized(folder / "pooled.f32", n * dim * 4), _open_sized(folder / "index", n * INDEX.itemsize)
 
 
@@ -219,6 +225,15 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         return None
     whole = all(isinstance(meta.get(name), int) and meta[name] >= 0 for name in ("n", "dim"))
     return meta if whole and fingerprint(meta["key"]) == folder.name else None
+
+
+def drop_rows(folder: Path) -> None:
+    """Leaves nothing in the entry that is called done, nor said of. Whoever calls has its lock. Raises StoreError."""
+    try:
+        for name in ("index", FILE):
+            (folder / name).unlink(missing_ok=True)
+    except OSError as e:
+        raise unwritable(folder, e) from e
 
 
 def unwritable(folder: Path, error: OSError) -> StoreError:

@@ -40,6 +40,9 @@ def filling(run: Run, rows: Int64[np.ndarray, " m"], key: Mapping[str, str] | No
     if entry and entry.read(rows).good.all():
         entry = None  # nothing to write, and the folder may be one that is only read
     lock = try_lock(entry.folder) if entry else None
-    with lock or nullcontext(), Writer(entry) if entry and lock else nullcontext() as writer:
-        good = rows[entry.read(rows).good] if entry and writer else rows[:0]
-        yield Filling(writer, frozenset(good.tolist()))
+    with lock or nullcontext():
+        with run.writer(entry) if entry and lock else nullcontext() as writer:
+            good = rows[entry.read(rows).good] if entry and writer else rows[:0]
+            yield Filling(writer, frozenset(good.tolist()))
+        if entry and writer:
+            run.keep_measured(entry)

@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from statistics import median
@@ -17,10 +17,12 @@ import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt64
 
 from benchkit.catalog.contract import checked_fingerprint
+from benchkit.checks.inputs import NOTHING, Measured
 from benchkit.errors import MediaError, PluginError, StoreError
 from benchkit.features.batches import Batch, Part, Sizer, ahead, assemble, computed, encode
-from benchkit.features.cache import Entry, Stored, Writer
+from benchkit.features.cache import Entry, Stored, Writer, drop_rows
 from benchkit.features.lock import Lock, holder, try_lock
+from benchkit.features.made import EXAMPLES, Made, checked_feature_key, measure, source_of
 from benchkit.features.pool import Pool, Prepared, made_of
 from benchkit.features.worker import prepare
 from benchkit.interfaces import Backbone, Example, Task
@@ -76,6 +78,7 @@ class Features:
     hashes: of the decoded media, 0 for rows that were not asked for. notes: likewise, what was noticed of them
     (benchkit.media.notes).
     skipped: row -> why it did not decode; its features have no meaning.
+    inputs: what the model was given, of some of all rows that were ever extracted.
     """
 
     pooled: Float32[np.ndarray, "N D"]
@@ -83,6 +86,7 @@ class Features:
     notes: UInt64[np.ndarray, " N"]
     skipped: Mapping[int, str]
     model_fingerprint: str
+    inputs: Measured = NOTHING
 
 
 def extract(
@@ -97,8 +101,10 @@ def extract(
     """Pooled features of these rows, computed where they are not in the cache yet.
 
     key: everything that can change a feature and that only the caller knows: the data's fingerprint, the media's name,
-    the model's canonical spec. The weights' fingerprint, the split and the decoders' versions are added here. `task`
-    in it, if there, is the name shown with the progress.
+    the model's canonical spec and its distribution. The weights' fingerprint, `Backbone.feature_key`, the split and the
+    decoders' versions are added here. `task` in it, if there, is the name shown with the progress.
+
+    Where features that are there were made by other code of the backbone under the same version, a line says so.
 
     Where another process is extracting the same features, this one waits, and takes over if the other dies. Raises
     MediaError where more examples than `skip_bad` do not decode (what did is kept), StoreError where the cache cannot
@@ -109,6 +115,8 @@ def extract(
     run = Run.of(task, backbone, split, options, progress, key)
     entry = run.entry(key, n)
     stored = entry.read(rows)
+    if stored.good.any():
+        _tell_of_other_code(run, entry)
     while not stored.good.all():
         lock = _wait_for_turn(entry, rows, run)
         if lock is None:  # another process says that all are done by now
@@ -116,32 +124,52 @@ def extract(
             continue
         with lock:
             missing = rows[~entry.read(rows).good]
-            with Writer(entry) as writer, closing(run.parts(missing, tokens=False)) as parts:
+            with run.writer(entry) as writer, closing(run.parts(missing, tokens=False)) as parts:
                 for part in parts:
                     writer.write(part.rows, part.encoded.pooled, part.media)
+            run.keep_measured(entry)
             run.judge(len(rows))
             stored = entry.read(rows)
         if lost := set(rows[~stored.good].tolist()) - set(run.bad):
             raise StoreError(f"features written to '{entry.folder}' do not read back: {len(lost)} of {len(rows)} rows")
         break
-    return _features(stored, run, rows, n)
+    return _features(stored, run, rows, n, Made.read(entry.folder).inputs)
+
+
+def forget(
+    task: Task, backbone: Backbone, split: str, key: Mapping[str, str], options: Options, progress: Progress
+) -> None:
+    """Makes whoever asks for these features next compute them anew. Waits for a process that is extracting them."""
+    run = Run.of(task, backbone, split, options, progress, key)
+    folder = run.entry(key, len(task.ids(split))).folder
+    if not folder.is_dir():
+        return
+    while (lock := try_lock(folder)) is None:
+        time.sleep(POLL)
+    with lock:
+        drop_rows(folder)
 
 
 def is_cached(
     task: Task, backbone: Backbone, split: str, rows: Int[np.ndarray, " n"], key: Mapping[str, str], options: Options
 ) -> bool:
     """Whether the cache says that it has all of these rows; what it says is proved only when `extract` reads them."""
-    entry = Entry.of(options.cache, cache_key(task, split, key, set_up(backbone, options.device)), len(task.ids(split)))
+    weights = set_up(backbone, options.device)
+    whole = cache_key(task, split, key, weights, checked_feature_key(backbone))
+    entry = Entry.of(options.cache, whole, len(task.ids(split)))
     return entry.dim is not None and entry.claimed(rows) == len(rows)
 
 
-def cache_key(task: Task, split: str, key: Mapping[str, str], weights: str) -> dict[str, Any]:
-    """The whole key of a cache entry, as JSON takes it."""
+def cache_key(
+    task: Task, split: str, key: Mapping[str, str], weights: str, made_with: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The whole key of a cache entry, as JSON takes it. made_with: of `Backbone.feature_key`."""
     return {
         "version": FEATURES_VERSION,
         "split": split,
         "weights": weights,
         "decoders": decoder_versions(task.modality),
+        "made_with": dict(made_with or {}),
         "key": dict(key),
     }
 
@@ -161,6 +189,8 @@ class Run:
     name: str
     bad: dict[int, str] = field(default_factory=dict)
     """row -> why it does not decode."""
+    measured: Measured = NOTHING
+    """What the model was given, of the first examples."""
     _named: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -192,7 +222,17 @@ class Run:
         return set_up(self.backbone, self.options.device)
 
     def entry(self, key: Mapping[str, str], n: int) -> Entry:
-        return Entry.of(self.options.cache, cache_key(self.task, self.split, key, self.weights), n)
+        whole = cache_key(self.task, self.split, key, self.weights, checked_feature_key(self.backbone))
+        return Entry.of(self.options.cache, whole, n)
+
+    def writer(self, entry: Entry) -> Writer:
+        return Writer(entry, source_of(type(self.backbone)))
+
+    def keep_measured(self, entry: Entry) -> None:
+        """Adds what was measured to what the entry knows, as far as it still wants it. Whoever calls has its lock."""
+        there = Made.read(entry.folder)
+        if self.measured.n and there.inputs.n < EXAMPLES:
+            replace(there, inputs=there.inputs + self.measured).write(entry.folder)
 
     def batches(self, rows: Int[np.ndarray, " n"]) -> Generator[Batch, None, None]:
         """The rows' examples, preprocessed. Those that do not decode go to `bad`; gives up where they are too many."""
@@ -209,6 +249,8 @@ class Run:
 
     def encode(self, batch: Batch, *, tokens: bool) -> Iterator[Part]:
         """The encoded batch, in parts where it does not fit into memory as a whole."""
+        if batch.array is not None and self.measured.n < EXAMPLES:
+            self.measured = measure(self.backbone, batch.array, self.measured)
         return encode(self.backbone, batch, self._sizer, self.options.device, self.progress, tokens=tokens)
 
     def compute(self, batch: Batch, function: Callable[[np.ndarray], T]) -> Iterator[tuple[slice, T]]:
@@ -266,12 +308,22 @@ def checked_rows(rows: Int[np.ndarray, " n"], n: int, split: str) -> Int64[np.nd
     return unique
 
 
-def _features(stored: Stored, run: Run, rows: Int64[np.ndarray, " m"], n: int) -> Features:
+def _tell_of_other_code(run: Run, entry: Entry) -> None:
+    made, cls = set(Made.read(entry.folder).sources), type(run.backbone)
+    if made - {source_of(cls)}:
+        run.progress.note(
+            f"{run.title}: cached features were made by other code of {cls.__module__} than is there now, under the "
+            f"same version {cls.version}: raise {cls.__name__}.version if a number can change; --force computes them "
+            "anew"
+        )
+
+
+def _features(stored: Stored, run: Run, rows: Int64[np.ndarray, " m"], n: int, inputs: Measured) -> Features:
     pooled = stored.pooled
     if pooled is None:
         pooled = np.broadcast_to(np.float32(0), (n, run.backbone.dim))  # no rows were asked for
     skipped = dict(sorted(run.bad.items()))
-    return Features(pooled, *hashes_and_notes(stored.media), skipped, run.weights)
+    return Features(pooled, *hashes_and_notes(stored.media), skipped, run.weights, inputs)
 
 
 def _wait_for_turn(entry: Entry, rows: Int64[np.ndarray, " m"], run: Run) -> Lock | None:

@@ -18,7 +18,7 @@ from benchkit.catalog.contract import (
 )
 from benchkit.catalog.spec import Spec
 from benchkit.errors import MediaError
-from benchkit.features import Features, Kept, Options, extract, extract_for, is_cached, set_up
+from benchkit.features import Features, Kept, Options, extract, extract_for, forget, is_cached, set_up
 from benchkit.interfaces import Backbone, Fold, Needs, Problem, Task
 from benchkit.jobs.job import JobOptions
 from benchkit.metrics import find
@@ -191,7 +191,14 @@ class JobData:
             "media": self.task.media_key(split) or self.task_spec.canonical,
             "data": checked_fingerprint(self.task),
             "model": self.model_spec.canonical,
+            "package": self.model_spec.dist,
         }
+
+    def forget(self) -> None:
+        """Lets no feature count that was cached before."""
+        self.ready()
+        for split in self.labels:
+            forget(self.task, self.backbone, split, self.key(split), self.extraction(split), self.progress)
 
     def extraction(self, split: str) -> Options:
         o = self.options

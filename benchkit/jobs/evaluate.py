@@ -119,7 +119,7 @@ def _check_data(
     x_train = np.concatenate([data.pooled(s, r) for s, r in rows.items()])
     apart = set(rows).isdisjoint(tested)
     x_test = np.concatenate([data.pooled(s, r) for s, r in tested.items()]) if apart else None
-    return [
+    found = [
         checks.check_labels(data.problem, pairs, aligned),
         checks.check_leakage(hashes, names),
         checks.check_features(x_train, x_test),
@@ -129,6 +129,9 @@ def _check_data(
             "recordings" if data.task.modality == "audio" else "images",
         ),
     ]
+    if stated := data.backbone.stated_inputs():
+        found.append(checks.check_inputs({split: f.inputs for split, f in data.features.items()}, stated))
+    return found
 
 
 def _canonical(published: Published, probe: Kind) -> tuple[str, str]:

@@ -44,6 +44,8 @@ class JobOptions(Computing):
     cache: str
     memory: str | None = None
     """What a scheduler is asked for, where there is one, as in `32G`."""
+    fresh: bool = False
+    """Compute features again that are cached."""
 
     def circumstances(self) -> dict[str, Any]:
         """Those of which another choice may let a failed cell succeed."""

@@ -43,6 +43,8 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             outcomes.append(Outcome.of(wanted.cell, e))
     if not groups:
         return outcomes
+    if job.options.fresh:
+        data.forget()
     if data.problem.kind == "traits":
         return outcomes + run_traits(groups, data, context, sealed)
     probes: dict[Needs, list[Probe]] = {}

@@ -11,6 +11,7 @@ import pytest
 import benchkit
 from benchkit.api import Settings
 from benchkit.catalog.resolve import resolve
+from benchkit.errors import BenchkitError
 from benchkit.features import cache_key, ls
 from benchkit.jobs.data import JobData
 from benchkit.jobs.job import JobOptions
@@ -109,8 +110,9 @@ def test_no_other_probe_size_seed_or_registry_extracts_anything_again(
         lambda: run(seed=[1, 2]),
         lambda: run(db="b.sqlite"),
         lambda: run(db="c.sqlite", settings={"batch_size": 3, "workers": 1, "replicates": 0, "shuffled": True}),
-        lambda: run(settings={"force": True}),
     ]
     for one in again:
         one()
     assert {entry.folder for entry in ls(cache_dir() / "features")} == before
+    with pytest.raises(BenchkitError, match="extracted again"):
+        run(settings={"force": True})

@@ -7,7 +7,7 @@ docs/hf.md has the types that are known, and each one's window, padding and pool
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from benchkit import (
     Backbone,
     BenchkitError,
     Encoded,
+    StatedInputs,
     Trainable,
     Weights,
     fingerprint,
@@ -254,6 +255,14 @@ class HF(Backbone):
 
         real = self.recipe.real(torch.from_numpy(np.ascontiguousarray(batch)), n_tokens)
         return None if real is None else np.asarray(real.numpy())
+
+    def model_inputs(self, batch: np.ndarray) -> np.ndarray:
+        return np.concatenate(self.recipe.given(batch))
+
+    def stated_inputs(self) -> StatedInputs:
+        stated, trained = self.recipe.stated(), getattr(self.config, "sampling_rate", None) or self.family.rate
+        doubts = loading.doubts_of(loading.stated(self.folder), self.sample_rate, trained)
+        return replace(stated, doubts=(*stated.doubts, *doubts))
 
     def trainable(self) -> Trainable:
         if self._encoder is None:

@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit import BenchkitError
+from benchkit import BenchkitError, StatedInputs
 from benchkit_hf.families import Family
 
+LOUD = 2.0
+"""A sample's amplitude, full scale being 1: resampling may go a little beyond that, other units go far."""
 Raw = Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]
 
 
@@ -53,6 +55,10 @@ class Recipe:
         """The values that the model is given of each prepared example, without padding."""
         return [one.ravel() for one in x]
 
+    def stated(self) -> StatedInputs:
+        """What the processor says of these values."""
+        return StatedInputs()
+
     def expected_tokens(self) -> int | None:
         """How many tokens `cut` leaves behind the prefix, where that follows from the configuration."""
         return None
@@ -72,6 +78,9 @@ class Images(Recipe):
         height, width = _pair(self.config.patch_size)
         n = (x.shape[-2] // height) * (x.shape[-1] // width)
         return {"pixel_values": x, "noise": torch.arange(n, device=x.device).expand(len(x), -1)}  # the image's order
+
+    def stated(self) -> StatedInputs:
+        return _of_pixels(self.processor)
 
 
 class Patches(Recipe):
@@ -95,6 +104,9 @@ class Patches(Recipe):
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         wide = self.part.num_channels * self.part.patch_size**2
         return [one[2 : 2 + int(one[0] * one[1]) * wide] for one in x]
+
+    def stated(self) -> StatedInputs:
+        return _of_pixels(self.processor)
 
 
 class Clips(Recipe):
@@ -174,6 +186,11 @@ class Waves(Clips):
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         return [one[1 : 1 + int(one[0])] for one in x]
 
+    def stated(self) -> StatedInputs:
+        if getattr(self.processor, "do_normalize", False):
+            return StatedInputs(normalised=True)
+        return StatedInputs(-LOUD, LOUD)
+
     def expected_tokens(self) -> int | None:
         return None if getattr(self.config, "add_adapter", False) else int(self.frames(self.wanted))
 
@@ -208,6 +225,9 @@ class Mel(Clips):
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         wide = self.processor.feature_size * self.processor.stride
         return [one[1 : 1 + int(one[0]) * wide] for one in x]
+
+    def stated(self) -> StatedInputs:
+        return StatedInputs(normalised=True)
 
 
 class Whisper(Clips):
@@ -246,6 +266,9 @@ class Whisper(Clips):
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         made = x[:, 1:].reshape(len(x), self.processor.feature_size, -1)
         return [one[:, : int(n)].ravel() for n, one in zip(x[:, 0], made, strict=True)]
+
+    def stated(self) -> StatedInputs:
+        return StatedInputs(-1.5, 3.0)  # (log10 + 4) / 4 of powers from 1e-10 to 1e8
 
     def expected_tokens(self) -> int | None:
         return _half(-(-self.wanted // self.processor.hop_length))
@@ -293,6 +316,9 @@ class AST(Clips):
 
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         return [one[1 : 1 + int(one[0]) * self.processor.num_mel_bins] for one in x]
+
+    def stated(self) -> StatedInputs:
+        return StatedInputs(normalised=bool(self.processor.do_normalize))
 
     def expected_tokens(self) -> int | None:
         return self.rows * self.longest
@@ -351,6 +377,18 @@ def recipe_of(name: str, family: Family, config: Any, processor: Any, seconds: f
         if made is Waves and not hasattr(config, "conv_kernel"):
             made = Others
     return made(name, family, config, processor, seconds)
+
+
+def _of_pixels(processor: Any) -> StatedInputs:
+    """Pixels from 0 to 255, as the processor scales them."""
+    factor = float(processor.rescale_factor) if getattr(processor, "do_rescale", False) else 1.0
+    normalised = bool(getattr(processor, "do_normalize", False))
+    mean, std = (np.atleast_1d(v) for v in ((processor.image_mean, processor.image_std) if normalised else (0.0, 1.0)))
+    low, high = float((-mean / std).min()), float(((255 * factor - mean) / std).max())
+    doubts = ()
+    if factor != 1.0 and not 1 / 260 < factor < 1 / 120:
+        doubts = (f"its processor states rescale_factor={factor:.3g}, where 1/255 makes 0 to 1 of pixels",)
+    return StatedInputs(low, high, normalised, doubts)
 
 
 def _packed(values: np.ndarray, *counts: Any) -> Float32[np.ndarray, " n"]:

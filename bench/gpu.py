@@ -74,13 +74,12 @@ def rates(model: str, task: Files, args: argparse.Namespace) -> None:
             extract(task, backbone, "test", np.arange(args.n), {}, options, Silent())
         whole = args.n / (time.perf_counter() - began)
         print(
-            f"{model} {dtype}: set up in {ready:.1f} s, bare {bare:,.0f}/s, encode {encode:,.0f}/s ({encode / bare:.2f}), decoding alone "
-            f"{prepare:,.0f}/s, end to end {whole:,.0f}/s ({whole / min(encode, prepare):.2f} of the slowest stage)"
+            f"{model} {dtype}: set up in {ready:.1f} s, bare {bare:,.0f}/s, encode {encode:,.0f}/s ({encode / bare:.2f}), "
+            f"decoding alone {prepare:,.0f}/s, end to end {whole:,.0f}/s ({whole / min(encode, prepare):.2f} of the slowest stage)"
         )
-        print(
-            f"  features against the CPU's in float32: {difference(backbone.encode(few).pooled, expected):.1e}", end=""
-        )
-        print(f"; against float32 here: {difference(pooled, exact):.1e}" if exact is not None else "")
+        print(f"  features against the CPU's in float32: {difference(backbone.encode(few).pooled, expected):.1e}")
+        if exact is not None:
+            print(f"  features against float32 on this device: {difference(pooled, exact):.1e}")
         exact = pooled if exact is None else exact
         if args.device.startswith("cuda"):
             print(f"  peak memory of the device {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
@@ -130,8 +129,8 @@ def difference(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def probes(device: str) -> None:
-    """One fit, and fits of 12 seeds on half of the examples each, trained together; on 4,000 examples of 21 classes, 768
-    features, and for probes on tokens on 1,000 of 64 tokens x 192."""
+    """One fit, and fits of 12 seeds on half of the examples each, trained together; on 4,000 examples of 21 classes,
+    768 features, and for probes on tokens on 1,000 of 64 tokens x 192."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 21, 4000)
     pooled = (rng.standard_normal((21, 768))[labels] + 4 * rng.standard_normal((4000, 768))).astype(np.float32)
@@ -145,8 +144,8 @@ def probes(device: str) -> None:
         all_slow, all_fast = fits(name, x, y, many, "cpu")[0], fits(name, x, y, many, device)[0]
         same = float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
         print(
-            f"{name}: one {slow:.1f} s on the CPU, {fast:.1f} s on the GPU ({slow / fast:.1f}x); {SEEDS} seeds {all_slow:.1f} and "
-            f"{all_fast:.1f} s ({all_slow / all_fast:.1f}x); scores differ by {np.abs(a - b).max():.1e} of "
+            f"{name}: one {slow:.1f} s on the CPU, {fast:.1f} s on the GPU ({slow / fast:.1f}x); {SEEDS} seeds "
+            f"{all_slow:.1f} and {all_fast:.1f} s ({all_slow / all_fast:.1f}x); scores differ by {np.abs(a - b).max():.1e} of "
             f"{np.abs(a).max():.1f}, same class {same:.3f}"
         )
 

@@ -1,8 +1,9 @@
 """What makes a number trustworthy: one file a check, each gives one benchkit.records.report.Check.
 
 Once a (task, model), before any cell: check_labels, check_leakage, check_features, check_inputs, check_media,
-check_repeatable. For each cell: check_chance, check_published, and check_shuffled on demand. `warn` and `fail` both mark
-the result wherever it is shown: `warn` says that a number means less than it seems, `fail` that something is broken.
+check_repeatable. For each cell: check_chance, check_published, and check_shuffled on demand. `warn` and `fail` both
+mark the result wherever it is shown: `warn` says that a number means less than it seems, `fail` that something is
+broken.
 """
 
 from benchkit.checks.chance import check_chance

@@ -144,13 +144,15 @@ def _slurm(
 
 
 def _print_plan(plan: Any) -> None:
+    from benchkit.machine.times import shown
+
     for p in plan.cells:
         if p.state == "done":
-            what = f"done since {p.since[:19]} (run {p.run}): {p.metric} {p.value:.4f}"
+            what = f"done since {shown(p.since)} (run {p.run}): {p.metric} {p.value:.4f}"
         elif p.state == "claimed":
-            what = f"claimed since {p.since[:19]} by {p.owner}"
+            what = f"claimed since {shown(p.since)} by {p.owner}"
         elif p.state == "failed":
-            what = f"failed since {p.since[:19]}: {p.failure}"
+            what = f"failed since {shown(p.since)}: {p.failure}"
         else:
             what = "to do"
         print(f"{p.cell}: {what}")

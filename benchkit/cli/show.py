@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchkit.machine.times import shown
 from benchkit.progress import clock
 from benchkit.reading.tables import Screen, ago, clean, interval, memory, number, text_table, training_size
 from benchkit.records.report import Artifact, Report
@@ -21,8 +22,8 @@ _LONG = 400
 def as_json(stored: Stored, side: Path) -> str:
     """Every number in full; artifacts with their absolute path and whether they are there."""
     record = json.loads(stored.report.to_json())
-    for shown, artifact in zip(record["artifacts"], stored.report.artifacts, strict=True):
-        shown |= {"file": str((side / artifact.path).absolute()), "state": state(artifact, side)}
+    for row, artifact in zip(record["artifacts"], stored.report.artifacts, strict=True):
+        row |= {"file": str((side / artifact.path).absolute()), "state": state(artifact, side)}
     history = [{"run": r.run, "current": r.current, "finished_at": r.finished_at, "value": r.value, "low": r.low,
                 "high": r.high, "git_commit": r.git_commit} for r in stored.history]  # fmt: skip
     known = {"run": stored.run, "current": stored.current, "ingested_at": stored.ingested_at}
@@ -142,7 +143,7 @@ def _environment(r: Report) -> list[tuple[str, str]]:
     peak = memory(e.peak_rss_bytes) + (f", on the device {memory(e.peak_device_bytes)}" if e.peak_device_bytes else "")
     core = "benchkit" if "benchkit" in e.versions else "benchkit-core"  # its name at first, and now
     return [
-        ("finished", f"{r.finished_at} ({ago(r.finished_at)})"),
+        ("finished", f"{shown(r.finished_at)} ({ago(r.finished_at)})"),
         ("wall time", clock(e.wall_s)),
         ("processor time", clock(e.cpu_s)),
         ("peak memory", peak),

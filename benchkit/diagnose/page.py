@@ -9,6 +9,7 @@ from benchkit.diagnose.judge import RULE
 from benchkit.diagnose.run import Looked
 from benchkit.diagnose.weights import standouts
 from benchkit.diagnose.words import amount
+from benchkit.machine.times import shown
 from benchkit.machine.version import __version__
 
 STYLE = files("benchkit.diagnose").joinpath("page.css")
@@ -21,8 +22,7 @@ def html(looked: Looked, against: Looked | None, made_at: str) -> str:
     title = f"{looked.model} on {looked.inputs}"
     body = [
         f"<h1>{escape(title)}</h1>",
-        f'<p class="soft">{_subtitle(looked)} · {escape(made_at[:16].replace("T", " "))} UTC · benchkit '
-        f"{__version__}</p>",
+        f'<p class="soft">{_subtitle(looked)} · {escape(shown(made_at))} · benchkit {__version__}</p>',
         _verdict(looked),
     ]
     if looked.effects:

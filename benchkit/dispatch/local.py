@@ -24,7 +24,7 @@ from benchkit.progress import Progress
 from benchkit.store.claims import Held, claim, claimed_by, release
 from benchkit.store.database import Store
 from benchkit.store.ingest import ingest_inbox
-from benchkit.store.locks import lock_file
+from benchkit.store.leftovers import sweep
 
 ATTEMPTS = 2
 """How often a job is started whose process was killed: the killer may have meant another, or memory is free again."""
@@ -38,7 +38,7 @@ def run_here(
     store: Store, jobs: Sequence[list[Planned]], options: JobOptions, held: Held, *, force: bool, progress: Progress
 ) -> list[Outcome]:
     """Claims and runs each group of cells in this process, in order."""
-    _tidy(store)
+    sweep(store)
     outcomes: list[Outcome] = []
     for planned in jobs:
         if mine := _claim(store, planned, held, force):
@@ -61,7 +61,7 @@ def run_workers(
     progress: Progress,
 ) -> list[Outcome]:
     """Runs up to `n` jobs at once, each in a process of its own with its share of the machine, the longest first."""
-    _tidy(store)
+    sweep(store)
     waiting = longest_first(store, jobs)
     if machine.gpus(options.device):
         options = replace(options, device="cuda")
@@ -143,15 +143,6 @@ class _Pool:
         shutil.rmtree(worker.folder, ignore_errors=True)
         self.outcomes += outcomes
         return True
-
-
-def _tidy(store: Store) -> None:
-    """Removes the folders of jobs whose launcher was killed: its lock's file goes when it ends or its claims are given
-    up, and was there before them.
-    """
-    for folder in (store.side / "jobs").glob("*"):
-        if not lock_file(store.side, folder.name.partition("-")[0]).exists():
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _claim(store: Store, planned: list[Planned], held: Held, force: bool) -> list[Planned]:

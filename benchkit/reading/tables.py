@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from benchkit.machine.times import local, shown
+
 if TYPE_CHECKING:
     from benchkit.store import Store
     from benchkit.store.queries import Entry, RunRow
@@ -225,16 +227,15 @@ def memory(n_bytes: int | float) -> str:
 
 
 def ago(then: str, now: datetime | None = None) -> str:
-    """An ISO 8601 time as "5 min ago"; after a week, as its date."""
-    moment = datetime.fromisoformat(then)
-    moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    """An ISO 8601 time as "5 min ago"; after a week, as its date here."""
+    moment = local(then)
     seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
     if seconds < 0:
-        return then[:16].replace("T", " ")  # by the clock of another machine
+        return shown(then)  # by the clock of another machine
     for limit, unit, name in ((60, 1, "s"), (3600, 60, "min"), (86400, 3600, "h"), (7 * 86400, 86400, "d")):
         if seconds < limit:
             return f"{seconds // unit:.0f} {name} ago"
-    return then[:10]
+    return f"{moment:%Y-%m-%d}"
 
 
 # ----------------------------------------------------------------------------------------------------------------- runs

@@ -55,8 +55,7 @@ def trainings(store: Store) -> list[Listed]:
     from benchkit.sae.config import SAEConfig
 
     found = store.execute(
-        "SELECT id, params, task, model, point, path, finished_at FROM trainings WHERE kind = 'sae' "
-        "ORDER BY finished_at DESC, id DESC"
+        "SELECT id, params, task, model, point, path, finished_at FROM trainings WHERE kind = 'sae' ORDER BY id DESC"
     ).fetchall()
     listed = []
     for number, text, task, model, point, path, finished in found:

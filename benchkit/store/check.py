@@ -5,13 +5,11 @@ import itertools
 import os
 import sqlite3
 import stat
-import time
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 
 from benchkit.errors import StoreError
-from benchkit.machine.files import listed, reading, remove
+from benchkit.machine.files import listed, reading, remove_all
 from benchkit.progress import Progress
 from benchkit.records.gate import COUNT, PREDICTIONS, SHA256
 from benchkit.records.sealing import unseal
@@ -20,12 +18,11 @@ from benchkit.store.connection import ANEW
 from benchkit.store.database import Store
 from benchkit.store.ingest import waiting
 from benchkit.store.leases import sightings
+from benchkit.store.leftovers import GRACE, leftovers, older, sweep
 from benchkit.store.migrations import MIGRATIONS, schema
 from benchkit.store.remove import UNUSED
 from benchkit.store.sound import Finding, few, remove_nonsense, rows_that_make_no_sense, whole
 
-GRACE = 3600.0
-"""Seconds that a file may lie there before it counts as left over: a job writes predictions before its report."""
 AT_ONCE = 100
 """Files that are looked at between two signs of progress: a sign takes longer than a look."""
 _RECOMPUTE = "`benchkit merge BACKUP` brings it back, `benchkit run --force` computes it again"
@@ -61,10 +58,11 @@ def fix(store: Store) -> list[str]:
     with store.write():
         if n := store.execute(f"DELETE FROM {UNUSED}").rowcount:
             done.append(f"{n} unused environments removed")
-    if parts := _parts(store):
-        for part in parts:
-            remove(part, store.side)
-        done.append(f"{len(parts)} unfinished files removed")
+    if left := sweep(store):
+        done.append(f"{left} removed")
+    if orphans := _orphans(store, _predictions(store.side) - _of_runs(store)):
+        n = remove_all(store.side / "predictions", [path.name for path in orphans], store.side)
+        done.append(f"{n} files of predictions removed that no run names")
     return done
 
 
@@ -166,14 +164,23 @@ def _artifacts(store: Store, progress: Progress, quick: bool) -> Iterator[Findin
                 step.advance(len(rows))
 
     yield from few(problems(), "files of runs are missing or altered", _RECOMPUTE)
-    waits = {p.stem for p in [*waiting(store), *(store.inbox / "damaged").glob("*.json")]}
-    remedy = "delete {}, or merge the registry that does name {}"
+    remedy = "`benchkit check --fix` removes {}; if another registry names {}, merge that first"
     found = (
-        Finding(f"no run names '{path.relative_to(store.side)}'", remedy.format("it", "it"))
-        for path in _old(store.side / path for path in sorted(unnamed))
-        if path.stem not in waits
+        Finding(f"no run names '{path.relative_to(store.side)}'", remedy.format("it", "it"), True)
+        for path in _orphans(store, unnamed)
     )
     yield from few(found, "files are named by no run", remedy.format("them", "them"))
+
+
+def _orphans(store: Store, unnamed: set[str]) -> list[Path]:
+    """Those of the files that no run names which no report that waits will name, and that nobody is writing."""
+    waits = {p.stem for p in [*waiting(store), *(store.inbox / "damaged").glob("*.json")]}
+    return older((path for name in sorted(unnamed) if (path := store.side / name).stem not in waits), GRACE)
+
+
+def _of_runs(store: Store) -> set[str]:
+    """The paths of all files that runs name."""
+    return {row[0] for row in store.execute("SELECT path FROM artifacts").fetchall()}
 
 
 def _named(store: Store) -> int:
@@ -216,32 +223,13 @@ def is_named(path: object, sha256: object, size: object) -> bool:
 
 
 def _leftovers(store: Store) -> Iterator[Finding]:
-    if parts := _parts(store):
+    if left := leftovers(store):
+        first = (*left.locks, *left.jobs, *left.parts)[0]
         yield Finding(
-            f"{len(parts):,} files that a process which is gone did not finish, as '{parts[0]}'",
-            "`benchkit check --fix` removes them",
+            f"{left} of processes that are gone, as '{first}'",
+            "the next `benchkit run`, or `benchkit check --fix`, removes them",
             True,
         )
-
-
-def _parts(store: Store) -> list[Path]:
-    found = []
-    for folder in ("inbox", "predictions"):
-        with suppress(OSError):  # a link, say: nothing in it is ours to remove
-            names = listed(store.side / folder, store.side)
-            found += [store.side / folder / name for name in names if name[0] == "." and name.endswith(".part")]
-    return sorted(_old(found))
-
-
-def _old(paths: Iterable[Path]) -> Iterator[Path]:
-    """Those that nobody is writing at this moment, as a file system's clock may differ by minutes."""
-    limit = time.time() - GRACE
-    for path in paths:
-        try:
-            if path.is_file() and path.stat().st_mtime < limit:
-                yield path
-        except OSError:
-            continue  # it has just gone
 
 
 def _set_aside(store: Store) -> Iterator[Finding]:

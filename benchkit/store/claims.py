@@ -55,6 +55,11 @@ class Owner:
             slurm_job(),
         )
 
+    @property
+    def process(self) -> str:
+        """Host, number and start of its process, as its lock names it."""
+        return f"{self.host} {self.pid} {self.process_started:.6f}\n"
+
     def __str__(self) -> str:
         if not self.pid:
             return f"{QUEUED}{self.slurm_job}"
@@ -140,7 +145,7 @@ def await_orphans(store: Store, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if not any(
-            _known_here(owner) is False and is_held(store.side, owner.token) is True for owner, _ in owners(store)
+            known_here(owner) is False and is_held(store.side, owner.token) is True for owner, _ in owners(store)
         ):
             return
         time.sleep(0.1)
@@ -170,7 +175,7 @@ def alive(side: Path, owner: Owner, heartbeat_at: str, sighting: Sighting | None
 
 def in_words(side: Path, owner: Owner) -> str:
     """The owner, and why it counts as alive where that is not plain. side: of the store."""
-    found = _known_here(owner) is False and is_held(side, owner.token)
+    found = known_here(owner) is False and is_held(side, owner.token)
     if isinstance(found, OSError):
         return f"{owner} (which is gone; whether a worker of it goes on cannot be told, for its lock " \
                f"'{lock_file(side, owner.token)}' cannot be tested: {found.strerror})"  # fmt: skip
@@ -179,7 +184,7 @@ def in_words(side: Path, owner: Owner) -> str:
 
 def _computes(side: Path, owner: Owner) -> bool | None:
     """Whether the owner or a worker of it is alive; None where this host, or this user, cannot know."""
-    known = _known_here(owner)
+    known = known_here(owner)
     if known is not False:
         return known
     found = is_held(side, owner.token)
@@ -193,7 +198,7 @@ def _job_ended(owner: Owner) -> bool:
     return job_ended(str(owner.slurm_job), owner.host)
 
 
-def _known_here(owner: Owner) -> bool | None:
+def known_here(owner: Owner) -> bool | None:
     """Whether the owner is alive; None where this host cannot know."""
     if not owner.pid:
         return True  # a job in a queue
@@ -224,7 +229,7 @@ class Held:
 @contextmanager
 def heartbeat(store: Store, owner: Owner) -> Iterator[Held]:
     """Renews the owner's claims every now and then; on leaving, whatever the reason, gives up those that are left."""
-    with locked(store.side, owner.token) as descriptor, _beating(store, owner):
+    with locked(store.side, owner.token, owner.process) as descriptor, _beating(store, owner):
         try:
             yield Held(owner, (descriptor,))
         finally:

@@ -5,9 +5,12 @@ them: no view, no trigger, no column that is computed. Each value is held agains
 (benchkit.store.columns), each run against the checksum that it keeps, and Ctrl-C ends it whatever it would have us do.
 """
 
+import fcntl
+import os
 import sqlite3
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import gettempdir
 
@@ -24,6 +27,12 @@ LONGEST = 64 << 20
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_TRANSACTION, sqlite3.SQLITE_SAVEPOINT}
 
 
+SCRATCH = ".benchkit-merge-"
+"""How the folders of migrated copies begin, among the temporary files."""
+GRACE = 3600.0
+"""Seconds after which one whose lock nobody holds is a killed merge's."""
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[Store]:
     """The other registry for reading; an older one as a migrated copy. Raises StoreError."""
@@ -37,7 +46,10 @@ def opened(path: Path) -> Iterator[Store]:
             with other.db.atomic():
                 yield other
             return
-        with files.scratch(Path(gettempdir()), ".benchkit-merge-") as (folder, _):
+        _tidy(Path(gettempdir()))
+        with files.scratch(Path(gettempdir()), SCRATCH) as (folder, handle):
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(handle, fcntl.LOCK_EX)
             copy = folder / "registry.sqlite"
             copy_database(other, copy, Silent())
             with open_alone(copy) as migrated:
@@ -45,6 +57,15 @@ def opened(path: Path) -> Iterator[Store]:
                 yield Store(path, migrated.db, False)  # with the files beside the original
     finally:
         other.close()
+
+
+def _tidy(folder: Path) -> None:
+    """Removes what merges of this user that were killed have left there."""
+    for left, handle in files.remains(folder, SCRATCH):
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if time.time() - os.fstat(handle).st_mtime > GRACE:
+                files.remove_tree(left, folder)
 
 
 def _hold_schema(other: Store, version: int) -> None:

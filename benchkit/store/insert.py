@@ -12,9 +12,8 @@ from benchkit.store.database import Store
 from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
-_CURRENT = f"""
-SELECT runs.id, finished_at, host FROM runs JOIN environments ON environments.id = environment_id
-WHERE current AND {CELL}
+_COMPUTING = f"""
+SELECT 1 FROM claims WHERE {CELL} AND (pid > 0 AND host = ? OR pid = 0 AND slurm_job = ?)
 """
 
 
@@ -37,9 +36,9 @@ def insert_report(
 ) -> int | None:
     """Inserts one report inside the caller's transaction: its run's number; None where it is there already.
 
-    The last report of a cell to come in is its current one: whoever computes a cell again has taken in the earlier
-    report first, and hosts' clocks may differ. Of reports from one host the one that finished last is. The others stay
-    as history. The cell's claim ends with its report, and its failures are forgotten.
+    The last report of a cell to come in is its current one, whatever the clocks of hosts say: whoever computes a cell
+    again has taken in the earlier report first. The others stay as history. The cell's claim ends with its report, and
+    its failures are forgotten.
 
     current: what the caller knows better; True only where the cell has no current run, False for history alone, which
     ends no claim and no failure.
@@ -48,10 +47,8 @@ def insert_report(
         return None
     cell, history = tuple(report.cell), current is False
     if current is None:
-        other = store.execute(_CURRENT, cell).fetchone()
-        current = other is None or other[2] != report.environment.host or other[1] <= report.finished_at
-        if other and current:
-            store.execute("UPDATE runs SET current = 0 WHERE id = ?", (other[0],))
+        current = True
+        store.execute(f"UPDATE runs SET current = 0 WHERE current AND {CELL}", cell)
     checks = list(report.checks)
     if conflict := _fingerprint_conflict(store, report):
         checks.append(Check("fingerprint", "warn", conflict))
@@ -140,19 +137,24 @@ def _real(value: float | None) -> float | None:
 
 
 def insert_failure(store: Store, failure: Failure) -> bool:
-    """The cell's newest failure, with a count of those in a row; nothing where a later report has come already.
+    """The cell's last failure to come in, with a count of those in a row. A Slurm job's claim of the cell ends with it.
 
-    A Slurm job's claim of the cell ends with it.
+    A cell that is done has none, unless it is being computed again (--force) where this comes from: a worker may
+    outlive its launcher, whose cells another host has taken over.
     """
     cell = tuple(failure.cell)
+    computing = store.execute(_COMPUTING, (*cell, failure.host, failure.slurm_job)).fetchone()
     if failure.slurm_job:
         store.execute(f"DELETE FROM claims WHERE {CELL} AND pid = 0 AND slurm_job = ?", (*cell, failure.slurm_job))
-    later = f"SELECT 1 FROM runs WHERE current AND {CELL} AND finished_at >= ?"
-    if store.execute(later, (*cell, failure.failed_at)).fetchone():
+    if not computing and store.execute(f"SELECT 1 FROM runs WHERE current AND {CELL}", cell).fetchone():
         return False
-    known = store.execute(f"SELECT attempts, failed_at FROM failures WHERE {CELL}", cell).fetchone() or (0, "")
-    if failure.failed_at <= known[1]:
-        return False
+    known = store.execute(f"SELECT attempts, failed_at, host FROM failures WHERE {CELL}", cell).fetchone() or (
+        0,
+        "",
+        "",
+    )
+    if (failure.failed_at, failure.host) == known[1:]:
+        return False  # the same one, of an inbox that could not be emptied
     store.execute(
         "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (*cell, failure.reason, failure.error, failure.log, _json(failure.options), known[0] + 1, failure.host,

@@ -18,13 +18,17 @@ NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 @contextmanager
-def locked(side: Path, token: str) -> Iterator[int]:
-    """Holds the lock of the owner `token`; gives its file descriptor, for workers to inherit. side: of the store."""
+def locked(side: Path, token: str, who: str = "") -> Iterator[int]:
+    """Holds the lock of the owner `token`; gives its file descriptor, for workers to inherit. side: of the store. who:
+    what is written into it, by which it is known for a dead process's."""
     path = lock_file(side, token)
     descriptor = files.open_in_place(path, side)
     try:
         with suppress(OSError):  # a file system without locks: then the process's own life is all that is known
             fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # a full disk: then it is its age that tells
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, who.encode(), 0)
         yield descriptor
     finally:
         with suppress(OSError):  # something else lies in its place now

@@ -232,7 +232,7 @@ def _bring_runs(
     store: Store, other: Store, plan: Sequence[_Run], merged: Merged, source: Path, progress: Progress
 ) -> None:
     with progress.step("merge runs", len(plan), "runs") as step:
-        for run in plan:
+        for run in sorted(plan, key=lambda run: run.other_id):  # in the order in which they came over there
             (report,) = load_reports(other, [run.other_id])
             sealed = _hold(other, RUNS, run.other_id, report)
             made = insert_report(store, _ours(report), run.current, sealed=sealed)

@@ -108,7 +108,7 @@ _RUN_ROW = """
 SELECT runs.id, uuid, task, model, classifier, n_train, seed, current, metric, value, low, high, chance,
        marks, n_test, finished_at, wall_s, host, device, git_commit
 FROM runs JOIN environments ON environments.id = environment_id
-WHERE runs.id IN ({ids}) ORDER BY finished_at DESC, runs.id DESC
+WHERE runs.id IN ({ids}) ORDER BY runs.id DESC
 """
 
 
@@ -116,7 +116,7 @@ def recent(store: Store, filters: Filters, limit: int = 0) -> list[RunRow]:
     """The runs that match, the newest first. limit: how many at most; 0 is all."""
     where, values = filters.where()
     index = "INDEXED BY runs_table" if filters.narrow else ""
-    ids = f"SELECT id FROM runs {index} WHERE {where} ORDER BY finished_at DESC, id DESC LIMIT ?"
+    ids = f"SELECT id FROM runs {index} WHERE {where} ORDER BY id DESC LIMIT ?"
     return _run_rows(store, ids, [*values, limit or -1])
 
 
@@ -186,7 +186,7 @@ def find_run(store: Store, text: str) -> int:
     """
     wanted = text.strip().lower()
     if wanted in ("last", "latest"):
-        newest = _all(store, "SELECT id FROM runs ORDER BY finished_at DESC, id DESC LIMIT 1")
+        newest = _all(store, "SELECT id FROM runs ORDER BY id DESC LIMIT 1")
         if not newest:
             raise StoreError(f"registry '{store.path}' has no runs yet: `benchkit run` adds some")
         return newest[0][0]

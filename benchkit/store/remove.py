@@ -29,8 +29,8 @@ class Removed:
 def remove(store: Store, runs: Sequence[int]) -> Removed:
     """Removes these runs from the store in one transaction, and then their files.
 
-    Where a cell loses its current run, the newest of those that are left takes its place. A process that dies between
-    the two leaves files that nothing names, never a run without its files.
+    Where a cell loses its current run, the one that came last of those that are left takes its place. A process that
+    dies between the two leaves files that nothing names, never a run without its files.
     """
     chosen = [json.dumps(list(runs))]
     with store.write():
@@ -69,7 +69,7 @@ def _promote(store: Store, cell: tuple[object, ...]) -> int:
         """UPDATE runs SET current = 1 WHERE id = (
             SELECT id FROM runs INDEXED BY runs_table
             WHERE task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?
-            ORDER BY finished_at DESC, id DESC LIMIT 1)""",
+            ORDER BY id DESC LIMIT 1)""",
         cell,
     ).rowcount
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import time
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from benchkit.machine.times import shown
 from benchkit.reading.tables import (
     Screen,
     ago,
@@ -119,7 +121,20 @@ def test_times_are_told_as_people_do(seconds: int, said: str) -> None:
     then = datetime(2026, 3, 3, 12, tzinfo=UTC)
     now = datetime.fromtimestamp(then.timestamp() + seconds, UTC)
     assert ago(then.isoformat(timespec="microseconds"), now) == said
-    assert ago(now.isoformat(timespec="microseconds"), then) in (now.isoformat()[:16].replace("T", " "), "0 s ago")
+    assert ago(now.isoformat(timespec="microseconds"), then) in (shown(now.isoformat()), "0 s ago")
+
+
+def test_a_time_that_a_person_reads_is_local_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    stamp = "2026-03-01T23:05:09.123456+00:00"
+    for zone, said in (("UTC", "2026-03-01 23:05:09 +00:00"), ("Asia/Kolkata", "2026-03-02 04:35:09 +05:30"),
+                       ("America/St_Johns", "2026-03-01 19:35:09 -03:30")):  # fmt: skip
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+        assert shown(stamp) == said
+        assert shown(stamp.removesuffix("+00:00")) == said, "one without a zone is in UTC"
+        assert ago(stamp, datetime(2026, 5, 1, tzinfo=UTC)) == said[:10]
+    monkeypatch.undo()
+    time.tzset()
 
 
 def test_sizes_are_told_as_people_do() -> None:

@@ -111,9 +111,9 @@ def test_files_of_no_run_are_named_once_they_are_no_longer_fresh(
     assert orphan.name in str(unnamed)
     assert ".x.part" in str(left)
     with open_store(path, ingest=False) as store:
-        assert fix(store) == ["1 unfinished files removed"]
-    assert orphan.exists(), "it may belong to a run that another registry has"
-    assert waits.exists()
+        assert fix(store) == ["1 unfinished files removed", "1 files of predictions removed that no run names"]
+    assert not orphan.exists()
+    assert waits.exists(), "a report that waits names it"
     assert not part.exists()
 
 

@@ -21,7 +21,7 @@ from benchkit.store.claims import Owner, await_orphans, claim, owners, release, 
 from benchkit.store.locks import is_held, lock_file, locked
 from benchkit.store.opening import refresh
 
-CELLS = [Cell("digits", "pixels", "linear", n, 0) for n in (1, 5, -1)]
+CELLS = [Cell("digits", "pixels", "linear@2", n, 0) for n in (1, 5, -1)]
 
 
 @pytest.fixture
@@ -136,9 +136,12 @@ def test_the_plan_shows_a_claim_as_long_as_it_lives(store: Store, uptime: Clock)
     assert make_plan(grid, store).by_state["todo"] == 1
 
 
-def test_a_claim_that_nobody_has_renewed_for_a_day_is_given_up_at_once(store: Store) -> None:
+@pytest.mark.parametrize("days", [-365, -2, 2, 365])
+def test_a_clock_that_is_days_away_gives_up_no_claim_and_keeps_none(store: Store, uptime: Clock, days: int) -> None:
     far_away(store)
-    beat(store, -25 * 60)
+    beat(store, days * 24 * 60)
+    assert release_dead(store) == 0
+    uptime.seconds += leases.LEASE
     assert release_dead(store) == 1
 
 
@@ -172,15 +175,16 @@ def test_a_launcher_whose_clock_was_set_while_it_runs_keeps_its_claims(store: St
     assert release_dead(store) == 1, "this process knows that it is not the former owner of its number"
 
 
-def test_a_forced_run_counts_though_its_host_is_behind(store: Store, make_report: Callable[..., Report]) -> None:
+def test_a_forced_run_counts_whatever_the_clocks_say(store: Store, make_report: Callable[..., Report]) -> None:
     here: Environment = make_report().environment
     there = dataclasses.replace(here, host="behind")
     reports = [
         make_report(cell=CELLS[0], environment=here, finished_at="2026-01-01T00:10:00.000000+00:00"),
         make_report(cell=CELLS[0], environment=there, finished_at="2026-01-01T00:05:00.000000+00:00"),
-        make_report(cell=CELLS[0], environment=there, finished_at="2026-01-01T00:04:00.000000+00:00"),
+        make_report(cell=CELLS[0], environment=there, finished_at="2027-01-01T00:04:00.000000+00:00"),
+        make_report(cell=CELLS[0], environment=there, finished_at="2026-01-01T00:06:00.000000+00:00"),
     ]
-    for report, current in zip(reports, (0, 1, 1), strict=True):
+    for report, current in zip(reports, (0, 1, 2, 3), strict=True):
         seal(report, store.inbox)
         refresh(store)
         found = store.execute("SELECT uuid FROM runs WHERE current").fetchall()

@@ -197,9 +197,9 @@ def test_trainings_and_diagnoses_come_once_with_their_rows(mine: Path, theirs: P
 def test_history_that_comes_ends_no_claim_and_no_failure_here(mine: Path, theirs: Path) -> None:
     with open_store(mine) as store:
         (report,) = load_reports(store, [3])
-        cell, environment = report.cell, report.environment
+        cell = report.cell
         claim(store, [cell], Owner.this_process(), force=True)
-        insert_failure(store, Failure("f", cell, "error", "broken", environment.host, now()))
+        insert_failure(store, Failure("f", cell, "error", "broken", Owner.this_process().host, now()))
     assert bring(mine, theirs).conflicts
     with open_store(mine) as store:
         for table in ("claims", "failures"):

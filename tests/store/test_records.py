@@ -1,5 +1,6 @@
 """Failures, trainings and diagnoses travel sealed, like reports, and are taken in exactly once."""
 
+import shutil
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import Sealed, seal, unseal
 from benchkit.store import open_store
+from benchkit.store.claims import Owner, claim
 from benchkit.store.opening import refresh
 
 CELL = Cell("digits", "pixels", "linear", -1, 0)
@@ -66,10 +68,33 @@ def test_failures_in_a_row_are_counted_and_a_report_ends_them(
         for when in (f"2026-01-0{day}T00:00:00+00:00" for day in (2, 4, 3)):
             seal(failure(when, error=f"of {when}"), store.inbox)
             refresh(store)
-        assert store.execute("SELECT attempts, error FROM failures").fetchall() == [(2, "of 2026-01-04T00:00:00+00:00")]
+        assert store.execute("SELECT attempts, error FROM failures").fetchall() == [(3, "of 2026-01-03T00:00:00+00:00")]
         seal(make_report(cell=CELL, finished_at="2026-01-05T00:00:00+00:00"), store.inbox)
         refresh(store)
         assert store.execute("SELECT * FROM failures").fetchall() == []
-        seal(failure("2026-01-04T12:00:00+00:00"), store.inbox)
+        seal(failure("2027-01-04T12:00:00+00:00"), store.inbox)
         refresh(store)
-        assert store.execute("SELECT * FROM failures").fetchall() == [], "a report that came later counts"
+        assert store.execute("SELECT * FROM failures").fetchall() == [], "a worker that outlived its launcher"
+
+
+def test_a_forced_computation_that_fails_is_kept_only_while_its_claim_stands(
+    tmp_path: Path, make_report: Callable[..., Report]
+) -> None:
+    """A worker may outlive the launcher whose cells another host has taken over."""
+    mine = Owner.this_process()
+    with open_store(tmp_path / "r.sqlite") as store:
+        seal(make_report(cell=CELL), store.inbox)
+        assert claim(store, [CELL], mine) == []
+        assert claim(store, [CELL], mine, force=True) == [CELL]
+        seal(failure("2026-01-02T00:00:00+00:00", host="another"), store.inbox)
+        refresh(store)
+        assert store.execute("SELECT count(*) FROM failures").fetchone() == (0,), "not from there"
+        seal(failure("2026-01-03T00:00:00+00:00", host=mine.host), store.inbox)
+        refresh(store)
+        assert store.execute("SELECT attempts FROM failures").fetchone() == (1,)
+        seal(make_report(cell=CELL), store.inbox)
+        seal(failure("2026-01-04T00:00:00+00:00", host=mine.host), store.inbox / "later")
+        refresh(store)
+        shutil.move(next((store.inbox / "later").iterdir()), store.inbox)
+        refresh(store)
+        assert store.execute("SELECT count(*) FROM failures").fetchone() == (0,), "its claim ended with the report"

@@ -78,9 +78,9 @@ def test_after_a_removal_the_same_merge_brings_the_run_again(path: Path) -> None
         assert sound(store)
 
 
-def test_of_several_superseded_runs_the_one_that_finished_last_becomes_current(path: Path, add: Add) -> None:
+def test_of_several_superseded_runs_the_one_that_came_last_becomes_current(path: Path, add: Add) -> None:
     with open_store(path) as store:
-        for value, day in ((0.2, 3), (0.4, 5), (0.3, 4), (0.5, 6)):
+        for value, day in ((0.2, 6), (0.3, 3), (0.4, 5), (0.5, 4)):  # their clocks say otherwise
             add(store, 7, value, finished_at=f"2026-02-0{day}T00:00:00.000000+00:00")
         assert remove(store, [number(store, 0.5)]).promoted == 1
         assert store.execute("SELECT value FROM results WHERE seed = 7").fetchone() == (0.4,)

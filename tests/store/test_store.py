@@ -24,6 +24,7 @@ from benchkit.store.backup import backup
 from benchkit.store.claims import Owner, claim, claimed_by, heartbeat, release
 from benchkit.store.migrations import VERSION
 from benchkit.store.opening import refresh
+from benchkit.store.queries import Filters, find_run, recent
 from benchkit.store.reports import load_reports
 
 
@@ -72,7 +73,7 @@ def test_a_report_sealed_twice_is_taken_in_once(tmp_path: Path, make_report) -> 
         assert count(store, "runs") == 1
 
 
-def test_the_newest_report_of_a_cell_is_current_in_whatever_order_they_come(tmp_path: Path, make_report) -> None:
+def test_the_last_report_of_a_cell_to_come_is_current_whatever_its_clock_says(tmp_path: Path, make_report) -> None:
     old, new = (make_report(finished_at=f"2026-01-0{day}T00:00:00.000000+00:00") for day in (1, 2))
     for order in ([old, new], [new, old]):
         path = tmp_path / f"{order[0].uuid}.sqlite"
@@ -81,7 +82,9 @@ def test_the_newest_report_of_a_cell_is_current_in_whatever_order_they_come(tmp_
                 seal(report, store.inbox)
                 refresh(store)
             rows = store.execute("SELECT uuid FROM runs WHERE current").fetchall()
-            assert rows == [(new.uuid,)]
+            assert rows == [(order[1].uuid,)]
+            assert find_run(store, "last") == 2
+            assert [run.uuid for run in recent(store, Filters(history=True))] == [r.uuid for r in order[::-1]]
             assert count(store, "runs") == 2
             assert count(store, "results") == 1
 

@@ -140,7 +140,7 @@ def _settle(store: Store, job: Open, seen: Seen, grace_s: float) -> bool:
     # to do again, and no failure: a job that never began, that made room for others, that its own launcher called off
     free = verdict_of(job.folder) == "void" or seen.state == "PREEMPTED" or job.reason == INTERRUPTED
     if over and job.claims and seen.state in ("COMPLETED", GONE) and not free and fate in ({}, {"exit": 0}):
-        over = not changed and _seconds_since(job.updated_at) > grace_s
+        over = not changed and not 0 <= _seconds_since(job.updated_at) <= grace_s  # before 0, a clock was set
     reason = INTERRUPTED if job.reason == INTERRUPTED else seen.detail
     with store.write():
         if changed or reason != job.reason:

@@ -73,7 +73,8 @@ def prepare(backbone: Backbone, name: str, media: Media) -> tuple[np.ndarray, in
         if isinstance(media, Audio):
             if backbone.sample_rate is None:
                 raise PluginError(f"backbone {type(backbone).__name__} has no sample_rate, and the task has audio")
-            decoded = media.decode(backbone.sample_rate, backbone.seconds)
+            seconds = backbone.seconds
+            decoded = media.decode(backbone.sample_rate, None if seconds is None else float(seconds))
         else:
             decoded = media.decode()
         seen = with_notes(content_hash(decoded.raw), decoded.notes)  # before a preprocess that works in place

@@ -22,7 +22,7 @@ from benchkit.media.channels import Channel, listened
 from benchkit.media.containers import mpeg, ogg
 from benchkit.media.containers.chunks import extent, tag_size
 from benchkit.media.containers.extent import Extent
-from benchkit.media.containers.view import View
+from benchkit.media.containers.view import Mended, View
 
 BLOCK = 1 << 20
 """Samples, of all channels, that are decoded at a time."""
@@ -117,7 +117,8 @@ class OpenAudio:
     def _open_and_check(self) -> None:
         if not self._view.size:
             raise self._error("it is empty")
-        found = self._guard(lambda: extent(self._view))
+        found: Extent = self._guard(lambda: extent(self._view))
+        self._mend = found.mend
         try:
             self._open()
         except MediaError:
@@ -150,7 +151,7 @@ class OpenAudio:
         stated, held, why = found.stated, found.held, found.why
         clock = self._clock if self._file and found.unit == "frames" else None
         if stated is None:
-            after = f"; it holds {_decimals(held / clock, 0)} s" if clock and held else ""
+            after = f"; it holds {_decimals(held / clock, 0.0)} s" if clock and held else ""
             raise MediaError(f"{self.name} is cut off: {why}{after}")
         if not self._file:
             raise MediaError(f"{self.name} is cut off: it holds {held / stated:.1%} of the {found.unit} that it states")
@@ -163,7 +164,7 @@ class OpenAudio:
             holds = (self._file.frames if held else 0) / self.rate
             states = holds * stated / max(1, held)
         if why:
-            raise MediaError(f"{self.name} is not what it says: it states {_decimals(states, 0)} s, and {why}")
+            raise MediaError(f"{self.name} is not what it says: it states {_decimals(states, 0.0)} s, and {why}")
         if not states:
             raise MediaError(f"{self.name} is cut off: it states {stated:,} {found.unit} of sound, and holds none")
         raise MediaError(
@@ -179,8 +180,8 @@ class OpenAudio:
         """A damaged page at the beginning makes libsndfile believe that the stream begins behind it."""
         skipped = self._skipped()
         expected = (last - skipped) * self.rate // self._clock
-        if self.frames is not None and self.frames < expected - 1:
-            why = ogg.damaged(self._view, 0, skipped + self._clock, last)
+        if self.frames is not None and self.frames < expected - 1:  # or it was cut out of a longer one, and is whole
+            why = self._guard(lambda: ogg.damaged(self._view, 0, last, last))
             if why:
                 raise MediaError(f"{self.name} is damaged: {why}")
 
@@ -206,6 +207,8 @@ class OpenAudio:
     def _open(self) -> None:
         self._close()
         source: Any = io.BytesIO(self.source) if isinstance(self.source, bytes) else self.source
+        if self._mend:
+            source = Mended(self._view, *self._mend)
         self._file, self._at = self._guard(lambda: _stream()(source)), 0
         self._kind, self._subtype = str(self._file.format), str(self._file.subtype)
 
@@ -257,8 +260,8 @@ class OpenAudio:
             least = mpeg.least_samples(self._view, tag_size(self._view))
             if at < least:
                 raise MediaError(
-                    f"{self.name} is damaged: its bytes are those of {_decimals(least / self.rate, 0)} s, and "
-                    f"{_decimals(at / self.rate, 0)} s decode"
+                    f"{self.name} is damaged: its bytes are those of {_decimals(least / self.rate, 0.0)} s, and "
+                    f"{_decimals(at / self.rate, 0.0)} s decode"
                 )
 
     def _guard(self, function: Any) -> Any:
@@ -270,7 +273,16 @@ class OpenAudio:
         except Exception as e:
             if isinstance(e, OSError) and e.errno in MACHINE:
                 raise
+            self._check_machine()
             raise self._error(_why(self.source, e)) from e
+
+    def _check_machine(self) -> None:
+        """Raises OSError where no file can be opened at all, of which libsndfile says no more than "System error"."""
+        try:
+            View(self.source).__exit__(None, None, None)
+        except OSError as e:
+            if e.errno in MACHINE:
+                raise
 
     def _error(self, why: str) -> MediaError:
         return MediaError(f"{self.name} does not decode as audio: {why}")

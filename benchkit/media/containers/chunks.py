@@ -44,50 +44,69 @@ def tag_size(view: View) -> int:
     return 10 + footer + sum((byte & 0x7F) << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
 
 
-def _sound(view: View, at: int, stated: int | None) -> Extent:
-    """A run of bytes from `at` to the end, of which the header states so many."""
+def _sound(
+    view: View, at: int, stated: int | None, *, alone: bool = True, mend: tuple[int, bytes] | None = None
+) -> Extent:
+    """A run of bytes from `at` to the end, of which the header states so many. mend: where that is to the end.
+
+    Something is wrong where much follows that is no chunk (whose name would be four letters), no tag and no filling:
+    then the header counts too little. alone: whether that can be told.
+    """
     there = max(0, view.size - at)
-    if stated is None or (stated in OPEN_ENDED and there):
-        return Extent(None, there)
-    return Extent(stated, min(there, stated))
+    if stated is None or (stated in OPEN_ENDED and there and not (stated == 0 and _is_chunk(view, at))):
+        return Extent(None, there, mend=mend)
+    end = at + stated + stated % 2
+    left, rest = view.size - end, view.read(end, SPILL)
+    if not alone or left < max(SPILL, stated // 100) or len(set(rest)) == 1 or rest[:3] in (b"ID3", b"TAG"):
+        return Extent(stated, min(there, stated))
+    if _named(rest):
+        return Extent(stated, stated)
+    return Extent(stated, stated, why=f"{left:,} bytes behind that are no chunk")
+
+
+def _named(data: bytes) -> bool:
+    """Whether it begins with four letters, as a chunk does."""
+    return len(data) >= 4 and data[:4].isascii() and data[:4].decode().isprintable()
+
+
+def _is_chunk(view: View, at: int) -> bool:
+    """Whether a chunk lies there that ends within the file: behind an empty one there may be others."""
+    sizes = (view.number(at + 4, 4), view.number(at + 4, 4, big=True))
+    return _named(view.read(at, 4)) and any(at + 8 + size <= view.size for size in sizes)
 
 
 def _riff(view: View) -> Extent:
     """WAV, WAVEX, RF64 and BW64 (EBU Tech 3306: sizes of 64 bits in the chunk ds64), and RIFX, all big-endian."""
-    big, at, long = view.read(0, 4) == b"RIFX", 12, None
+    big, at, long, mend = view.read(0, 4) == b"RIFX", 12, None, None
     while len(head := view.read(at, 8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "big" if big else "little")
         if name == b"ds64":
-            long = view.number(at + 16, 8)
+            long, mend = view.number(at + 16, 8), at + 16
         if name == b"data":
-            stated = long if size == 0xFFFFFFFF and long is not None else size
-            return _spilled(view, at + 8, _sound(view, at + 8, stated))
+            if size == 0xFFFFFFFF and long is not None and mend is not None:
+                return _sound(view, at + 8, long, mend=(mend, (view.size - at - 8).to_bytes(8, "little")))
+            return _sound(view, at + 8, size, mend=(at + 4, b"\xff\xff\xff\xff"))
         at += 8 + size + size % 2
     return UNKNOWN
 
 
-def _spilled(view: View, at: int, found: Extent) -> Extent:
-    """The same; something is wrong with it where much that is no chunk follows: the header counts too little."""
-    if found.stated is None or not found.whole:
-        return found
-    end = at + found.stated + found.stated % 2
-    left = view.size - end
-    rest = view.read(end, SPILL)
-    if left < SPILL or left < found.stated // 100 or rest[:3] in (b"ID3", b"TAG") or len(set(rest)) == 1:
-        return found
-    if rest[:4].isascii() and rest[:4].decode().isprintable():
-        return found
-    return Extent(found.stated, found.held, why=f"{left:,} bytes behind that are no chunk")
-
-
 def _form(view: View) -> Extent:
-    """AIFF and AIFF-C (SSND, which begins with 8 bytes of its own) and 8SVX (BODY), big-endian."""
-    at = 12
+    """AIFF and AIFF-C (SSND, which begins with 8 bytes of its own; COMM of AIFF counts frames too) and 8SVX (BODY),
+    big-endian."""
+    at, counted = 12, 0
     while len(head := view.read(at, 8)) == 8:
         name, size = head[:4], int.from_bytes(head[4:], "big")
+        if name == b"COMM" and view.read(8, 4) == b"AIFF":
+            channels, frames, bits = (view.number(at + a, n, big=True) for a, n in ((8, 2), (10, 4), (14, 2)))
+            counted = channels * frames * -(-bits // 8)
         if name == b"SSND":
             stated = size if size in OPEN_ENDED else max(0, size - 8)
-            return _sound(view, at + 16, stated)
+            found = _sound(view, at + 16, stated, mend=(at + 4, bytes(4)))
+            if found.stated and counted and counted > found.stated:
+                return Extent(counted, found.held)
+            if found.stated and counted and found.stated - counted > 1:
+                return Extent(counted, counted, why=f"{found.stated - counted:,} bytes more in its sound")
+            return found
         if name == b"BODY":
             return _sound(view, at + 8, size)
         at += 8 + size + size % 2
@@ -96,7 +115,7 @@ def _form(view: View) -> Extent:
 
 def _au(view: View) -> Extent:
     big = view.read(0, 4) == b".snd"
-    return _sound(view, view.number(4, 4, big=big), view.number(8, 4, big=big))
+    return _sound(view, view.number(4, 4, big=big), view.number(8, 4, big=big), mend=(8, b"\xff\xff\xff\xff"))
 
 
 def _caf(view: View) -> Extent:
@@ -105,7 +124,8 @@ def _caf(view: View) -> Extent:
     while len(head := view.read(at, 12)) == 12:
         size = int.from_bytes(head[4:], "big", signed=True)
         if head[:4] == b"data":
-            return _sound(view, at + 16, None if size < 0 else max(0, size - 4))
+            mend = (at + 4, (view.size - at - 12).to_bytes(8, "big"))
+            return _sound(view, at + 16, None if size < 0 else max(0, size - 4), mend=mend)
         if size < 0:
             break
         at += 12 + size
@@ -152,7 +172,7 @@ def _voc(view: View) -> Extent:
         size = int.from_bytes(head[1:], "little")
         if head[0] in (1, 9):
             own = 2 if head[0] == 1 else 12
-            return _sound(view, at + 4 + own, max(0, size - own))
+            return _sound(view, at + 4 + own, max(0, size - own), alone=False)
         at += 4 + size
     return UNKNOWN
 

@@ -8,12 +8,14 @@ from typing import Literal
 class Extent:
     """stated: how much sound the container says that it holds, in `unit`; None: it says nothing, and sound goes on to
     the end of the file. held: how much of that is there. why: what else is wrong with it, as part of a sentence, or "".
+    mend: bytes of the header, by their place, without which libsndfile does not read to the end.
     """
 
     stated: int | None
     held: int
     unit: Literal["bytes", "frames"] = "bytes"
     why: str = ""
+    mend: tuple[int, bytes] | None = None
 
     @property
     def verified(self) -> bool:

@@ -27,8 +27,10 @@ def flac(view: View, at: int = 0) -> Extent:
         if (frame := _frame(data, place, block)) is None:
             continue
         end = sum(frame)
+        if total and frame[0] >= total:
+            return Extent(total, total, "frames", "its frames go on behind that")
         if total:
-            return Extent(total, min(total, end if end == total else frame[0]), "frames")
+            return Extent(total, end if end == total else min(total, frame[0]), "frames")
         whole = _crc16(data[place:-2]) == int.from_bytes(data[-2:], "big")
         return Extent(None, end, "frames", "" if whole or _tagged(data) else "its last frame is not whole")
     return Extent(total or None, 0, "frames", "" if total else "no frame lies near its end")

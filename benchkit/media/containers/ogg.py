@@ -39,10 +39,12 @@ def ogg(view: View) -> Extent:
     if last is None:
         return Extent(None, 0, "frames", "no page of its stream lies near its end")
     held = max(0, last.position)
+    if last.at + last.size > view.size:
+        before = last_page(view, last.at, first.stream)
+        held = max(0, before.position) if before else 0
+        return Extent(None, held, "frames", "its last page is not whole")
     if not last.ends:
         return Extent(None, held, "frames", "no page ends its stream")
-    if last.at + last.size > view.size:
-        return Extent(None, held, "frames", "its last page is not whole")
     return Extent(held, held, "frames")
 
 

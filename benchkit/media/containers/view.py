@@ -1,9 +1,11 @@
 """The bytes of a recording, wherever they are: what a container says of itself is read from here, not by a decoder."""
 
+import io
 import os
 import stat
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 class View:
@@ -42,3 +44,35 @@ class View:
         """The integer of `n` bytes at `at`; 0 where the file ends before."""
         data = self.read(at, n)
         return int.from_bytes(data, "big" if big else "little", signed=signed) if len(data) == n else 0
+
+
+class Mended(io.RawIOBase):
+    """The same bytes to read, as a file, with some of the header in place of what it has."""
+
+    def __init__(self, view: View, at: int, new: bytes) -> None:
+        super().__init__()
+        self.view, self.at, self.new = view, at, new
+        self.place = 0
+
+    def seek(self, to: int, whence: int = os.SEEK_SET) -> int:
+        self.place = to + {os.SEEK_SET: 0, os.SEEK_CUR: self.place, os.SEEK_END: self.view.size}[whence]
+        return self.place
+
+    def tell(self) -> int:
+        return self.place
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        target = memoryview(buffer).cast("B")
+        data = bytearray(self.view.read(self.place, len(target)))
+        for i, byte in enumerate(self.new, self.at - self.place):
+            if 0 <= i < len(data):
+                data[i] = byte
+        target[: len(data)] = data
+        self.place += len(data)
+        return len(data)

@@ -74,8 +74,9 @@ def rates(model: str, task: Files, args: argparse.Namespace) -> None:
             extract(task, backbone, "test", np.arange(args.n), {}, options, Silent())
         whole = args.n / (time.perf_counter() - began)
         print(
-            f"{model} {dtype}: set up in {ready:.1f} s, bare {bare:,.0f}/s, encode {encode:,.0f}/s ({encode / bare:.2f}), "
-            f"decoding alone {prepare:,.0f}/s, end to end {whole:,.0f}/s ({whole / min(encode, prepare):.2f} of the slowest stage)"
+            f"{model} {dtype}: set up in {ready:.1f} s, bare {bare:,.0f}/s, "
+            f"encode {encode:,.0f}/s ({encode / bare:.2f}), decoding alone {prepare:,.0f}/s, "
+            f"end to end {whole:,.0f}/s ({whole / min(encode, prepare):.2f} of the slowest stage)"
         )
         print(f"  features against the CPU's in float32: {difference(backbone.encode(few).pooled, expected):.1e}")
         if exact is not None:
@@ -145,8 +146,8 @@ def probes(device: str) -> None:
         same = float((a.argmax(axis=1) == b.argmax(axis=1)).mean())
         print(
             f"{name}: one {slow:.1f} s on the CPU, {fast:.1f} s on the GPU ({slow / fast:.1f}x); {SEEDS} seeds "
-            f"{all_slow:.1f} and {all_fast:.1f} s ({all_slow / all_fast:.1f}x); scores differ by {np.abs(a - b).max():.1e} of "
-            f"{np.abs(a).max():.1f}, same class {same:.3f}"
+            f"{all_slow:.1f} and {all_fast:.1f} s ({all_slow / all_fast:.1f}x); scores differ by "
+            f"{np.abs(a - b).max():.1e} of {np.abs(a).max():.1f}, same class {same:.3f}"
         )
 
 

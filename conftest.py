@@ -4,10 +4,15 @@ import os
 import signal
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # a shell's background job: tests send Ctrl-C to what they start
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# A busy machine is no falsified property: what hangs is ended by pytest-timeout.
+hypothesis.settings.register_profile("benchkit", deadline=None)
+hypothesis.settings.load_profile("benchkit")
 
 
 @pytest.fixture(scope="session")

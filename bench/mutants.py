@@ -115,7 +115,11 @@ class Runner:
 
     def __init__(self, tree: Path) -> None:
         self.tree, self.log = tree, tree.parent / "log"
-        environment = os.environ | {"PYTHONPATH": str(tree), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        # Of the tree's own plugins, too, not of those that are installed and may change meanwhile.
+        places = [tree, *sorted(p for kind in ("plugins", "tasks") for p in (tree / kind).glob("*") if p.is_dir())]
+        environment = os.environ | {
+            "PYTHONPATH": os.pathsep.join(map(str, places)), "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"
+        }  # fmt: skip
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).resolve()), "--serve"], cwd=tree, env=environment,
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

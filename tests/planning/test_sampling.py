@@ -106,6 +106,25 @@ def test_an_example_that_may_not_be_used_is_replaced_and_the_others_stay(data, s
     assert set(before.tolist()) - set(after.tolist()) == {bad}
 
 
+@given(st.integers(10, 40), st.integers(1, 8), SEEDS)
+def test_of_traits_too_one_that_may_not_be_used_is_replaced_and_the_others_stay(n: int, k: int, seed: int) -> None:
+    labels = np.zeros((n, 2), np.uint8)
+    before = subset(labels, k, seed, problem("traits", 2))
+    bad = int(before[0])
+    after = subset(labels, k, seed, problem("traits", 2), valid=np.arange(n) != bad)
+    assert len(after) == k
+    assert set(before.tolist()) - set(after.tolist()) == {bad}
+
+
+@given(multilabel(), SEEDS, st.integers(1, 3))
+def test_an_example_that_was_not_drawn_may_go_without_a_change(labels, seed, k):
+    c = labels.shape[1]
+    before = subset(labels, k, seed, problem("multilabel", c))
+    valid = np.ones(len(labels), bool)
+    valid[np.setdiff1d(np.arange(len(labels)), before)[::2]] = False
+    assert subset(labels, k, seed, problem("multilabel", c), valid=valid).tolist() == before.tolist()
+
+
 def test_seeds_differ_and_one_seed_repeats():
     labels = np.repeat(np.arange(4), 50)
     chosen = [tuple(subset(labels, 5, seed, problem("multiclass", 4)).tolist()) for seed in (*range(20), 0)]

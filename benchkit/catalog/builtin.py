@@ -26,6 +26,10 @@ def benchkit_classifiers() -> dict[str, Entry]:
             "attention blocks over the tokens and a learnt query (V-JEPA 2's probe)",
             "benchkit.classifiers.attentive:Attentive",
         ),
+        "attentive-pool": Entry(
+            "keys and values of the tokens and a learnt query (BioFoundation's attentive probe)",
+            "benchkit.classifiers.attentive_pool:AttentivePool",
+        ),
         "finetune": Entry(
             "the whole backbone and a linear layer, layer-wise learning rates, mixed precision (torch backbones)",
             "benchkit.classifiers.finetune:Finetune",

@@ -29,16 +29,21 @@ def param(
     help: str = "",
     low: int | float | None = None,
     high: int | float | None = None,
+    above: int | float | None = None,
+    below: int | float | None = None,
     place: tuple[str, ...] | None = None,
 ) -> Any:
     """A field of a Params dataclass.
 
     help: one line for `benchkit models --params` and its like.
-    low, high: the range of a number, ends included.
+    low, high: the range of a number, ends included. above, below: ends that are not, as of what is divided by.
     place: makes a `str` field one that may name a local file or folder, or else something remote; for `str` and `Path`
         alike it lists the glob patterns of what is fingerprinted in a folder (everything, where it is not given).
     """
-    return dataclasses.field(default=default, metadata={"help": help, "low": low, "high": high, "place": place})
+    return dataclasses.field(
+        default=default,
+        metadata={"help": help, "low": low, "high": high, "above": above, "below": below, "place": place},
+    )
 
 
 def parse_value(text: str, hint: Any) -> Any:
@@ -117,7 +122,7 @@ def local_path(value: str | Path) -> Path | None:
 
 def check_range(field: "dataclasses.Field[Any]", value: Any) -> Any:
     """`value`, where it is within the field's range. Raises ValueError with the rest of a sentence."""
-    low, high = field.metadata.get("low"), field.metadata.get("high")
+    low, high, above, below = (field.metadata.get(name) for name in ("low", "high", "above", "below"))
     for number in value if isinstance(value, tuple) else (value,):
         if not isinstance(number, (int, float)):
             continue
@@ -125,6 +130,10 @@ def check_range(field: "dataclasses.Field[Any]", value: Any) -> Any:
             raise ValueError(f"is {format_value(number)}, below the least allowed, {format_value(low)}")
         if high is not None and number > high:
             raise ValueError(f"is {format_value(number)}, above the most allowed, {format_value(high)}")
+        if above is not None and number <= above:
+            raise ValueError(f"is {format_value(number)}, and must be above {format_value(above)}")
+        if below is not None and number >= below:
+            raise ValueError(f"is {format_value(number)}, and must be below {format_value(below)}")
     return value
 
 

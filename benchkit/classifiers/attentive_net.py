@@ -29,6 +29,7 @@ class AttentiveNet:
     heads: int
     hidden: int
     init_std: float
+    decays_all: bool = False
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         d, made = self.dim, {}
@@ -141,8 +142,15 @@ class AttentiveNet:
         return None
 
     def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
-        """Weight decay is for matrices, as it is in V-JEPA 2: not for biases, norms and the query."""
-        return params.lr, params.weight_decay if name.endswith(".weight") and ".norm" not in name else 0.0
+        """Weight decay is for matrices, not for biases, norms and the query, unless it is for all, as in V-JEPA 2."""
+        matrix = name.endswith(".weight") and ".norm" not in name
+        return params.lr, params.weight_decay if matrix or self.decays_all else 0.0
+
+    def decayed(self, name: str, params: TrainParams) -> int | None:
+        return None
+
+    def shares(self, name: str) -> bool:
+        return False
 
     def floats(self, batch: int) -> int:
         blocks = (self.depth - 1) * (4 * self.dim + 2 * self.hidden) + 4 * self.dim + 2 * self.hidden

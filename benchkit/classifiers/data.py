@@ -106,12 +106,21 @@ def check_subsets(
     return found
 
 
-def hold_out(who: str, labels: Labels, problem: Problem, fraction: float, seed: int, *, strict: bool = True) -> Split:
+def hold_out(
+    who: str,
+    labels: Labels,
+    problem: Problem,
+    fraction: float,
+    seed: int,
+    *,
+    strict: bool = True,
+    purpose: Purpose = Purpose.HOLDOUT,
+) -> Split:
     """Positions to train on and to validate on, every class in both as far as it can be.
 
     strict: a class (of several labels: all classes) with a single example is a FitError; else it stays in training.
     """
-    rng = generator(seed, Purpose.HOLDOUT)
+    rng = generator(seed, purpose)
     if problem.kind == "multiclass":
         held = _hold_out_classes(who, labels, problem, fraction, rng, strict)
     else:

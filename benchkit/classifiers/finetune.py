@@ -35,7 +35,9 @@ class Finetune(OneByOne):
         from benchkit.classifiers.tuner import Tuner
 
         super().bind(backbone)
-        self._tuner = Tuner(backbone.trainable(), backbone.dim, self.params)
+        self._tuner = Tuner(
+            backbone.trainable(), backbone.dim, self.params, lambda batch: backbone.encode(batch).pooled
+        )
 
     def fit_subset(
         self, features: Shaped[np.ndarray, "N ..."], labels: Labels, problem: Problem, subset: Subset

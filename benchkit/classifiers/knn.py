@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from benchkit.catalog.spec import param
 from benchkit.classifiers.data import one_column_a_class
@@ -44,7 +44,7 @@ class FittedKNN(Fitted):
     ) -> None:
         self.unit_nd, self.positive_nc, self.normaliser, self.params = unit_nd, positive_nc, normaliser, params
         self.k = min(params.k, len(unit_nd))
-        self.record = {"k": self.k}
+        self.record = {"k": self.k} | normaliser.record
         self._last: tuple[bytes, Float32[np.ndarray, "N C"]] | None = None
 
     def scores(self, x: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N C"]:
@@ -58,15 +58,18 @@ class FittedKNN(Fitted):
         return self._last[1].copy()
 
     def _scores(self, unit_bd: Float64[np.ndarray, "B D"]) -> Float32[np.ndarray, "B C"]:
-        similarity_bn = unit_bd @ self.unit_nd.T
-        nearest_bk = largest(similarity_bn, self.k)
-        near_bk = np.take_along_axis(similarity_bn, nearest_bk, axis=1).astype(np.float32)
+        out_bc = np.full((len(unit_bd), self.positive_nc.shape[1]), np.nan, np.float32)
+        good = np.flatnonzero(np.isfinite(unit_bd).all(axis=1))  # the others have no neighbours
+        column_bm, near_bm = nearest(unit_bd[good] @ self.unit_nd.T, self.k)
+        vote_bm = votes(near_bm, self.k)
         if self.params.weights == "softmax":
-            vote_bk = np.exp((near_bk - near_bk.max(axis=1, keepdims=True)) / np.float32(self.params.temperature))
-        else:
-            vote_bk = np.ones_like(near_bk)
-        vote_bk /= vote_bk.sum(axis=1, keepdims=True)
-        return np.einsum("bk,bkc->bc", vote_bk, self.positive_nc[nearest_bk])
+            vote_bm *= np.exp((near_bm - near_bm.max(axis=1, keepdims=True, initial=-1.0)) / self.params.temperature)
+        vote_bm /= vote_bm.sum(axis=1, keepdims=True)
+        step = max(1, _BLOCK // max(1, column_bm.shape[1] * out_bc.shape[1]))
+        for start in range(0, len(good), step):
+            some = slice(start, start + step)
+            out_bc[good[some]] = np.einsum("bm,bmc->bc", vote_bm[some], self.positive_nc[column_bm[some]])
+        return out_bc
 
 
 def on_grid(unit_nd: Float32[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
@@ -74,18 +77,33 @@ def on_grid(unit_nd: Float32[np.ndarray, "N D"]) -> Float64[np.ndarray, "N D"]:
     return np.rint(unit_nd.astype(np.float64) * _GRID) / _GRID
 
 
-def largest(x: Float[np.ndarray, "B N"], k: int) -> Int64[np.ndarray, "B k"]:
-    """Where each row's k largest values are, from left to right; of equal values the first ones."""
-    kth = np.partition(x, x.shape[1] - k, axis=1)[:, x.shape[1] - k, None]
-    chosen = x >= kth
-    for row in np.flatnonzero(np.count_nonzero(chosen, axis=1) > k):
-        equal = np.flatnonzero(x[row] == kth[row])
-        chosen[row, equal[k - np.count_nonzero(x[row] > kth[row]) :]] = False
-    return np.nonzero(chosen)[1].reshape(len(x), k)
+def nearest(
+    similarity_bn: Float64[np.ndarray, "B N"], k: int
+) -> tuple[Int64[np.ndarray, "B M"], Float64[np.ndarray, "B M"]]:
+    """Columns of each row's k largest values and of all that equal the k-th, and the values; -inf is none."""
+    n = similarity_bn.shape[1]
+    rows, columns = np.nonzero(similarity_bn >= np.partition(similarity_bn, n - k, axis=1)[:, n - k, None])
+    counts = np.bincount(rows, minlength=len(similarity_bn))
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    shape = (len(similarity_bn), int(counts.max(initial=0)))
+    column_bm, near_bm = np.zeros(shape, np.int64), np.full(shape, -np.inf)
+    column_bm[rows, place], near_bm[rows, place] = columns, similarity_bn[rows, columns]
+    return column_bm, near_bm
+
+
+def votes(near_bm: Float64[np.ndarray, "B M"], k: int) -> Float64[np.ndarray, "B M"]:
+    """1 for what is above each row's k-th largest value; all that equal it share the votes that are left of k."""
+    if not near_bm.size:
+        return np.zeros(near_bm.shape)
+    kth = np.partition(near_bm, near_bm.shape[1] - k, axis=1)[:, near_bm.shape[1] - k, None]
+    above, equal = near_bm > kth, near_bm == kth
+    left = k - np.count_nonzero(above, axis=1, keepdims=True)
+    return above + equal * (left / np.count_nonzero(equal, axis=1, keepdims=True))
 
 
 class KNN(OneByOne):
-    """Votes of the k nearest training examples by cosine similarity; of several labels, a vote for each."""
+    """Votes of the k nearest training examples by cosine similarity; of several labels, a vote for each. Examples that
+    are as near as the k-th share the votes that are left."""
 
     Params = KNNParams
     version = 2

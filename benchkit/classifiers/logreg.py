@@ -2,16 +2,19 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float32
 
 from benchkit.catalog.spec import param
-from benchkit.classifiers.data import check_subsets, class_name, hold_out, log_softmax
+from benchkit.classifiers.data import check_subsets, hold_out, log_softmax
 from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser
-from benchkit.errors import FitError, require
+from benchkit.errors import require
 from benchkit.interfaces import Classifier, Fitted, Labels, Problem, Subset
+
+PLAIN_C = 1.0
+"""Where C cannot be chosen: scikit-learn's own."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,9 @@ class LogRegParams(NormParams):
     val: float = param(0.2, help="part of each class's training rows held out to choose C", low=0.01, high=0.9)
     max_iter: int = param(1000, help="of L-BFGS", low=1)
     tol: float = param(1e-4, help="of L-BFGS", low=0)
+    weights: Literal["none", "balanced"] = param(
+        "none", help="balanced: each class (of several labels: its positives and negatives) counts alike, however rare"
+    )
 
 
 class FittedLogReg(Fitted):
@@ -35,7 +41,7 @@ class FittedLogReg(Fitted):
         record: dict[str, Any],
     ) -> None:
         self.weights, self.bias, self.normaliser, self.softmax = weights, bias, normaliser, softmax
-        self.record = record
+        self.record = record | normaliser.record
 
     def scores(self, x: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N C"]:
         logits_nc = self.normaliser(x) @ self.weights.T + self.bias
@@ -45,7 +51,8 @@ class FittedLogReg(Fitted):
 class LogReg(Classifier):
     """Normalised features, L-BFGS; multinomial for one label, one model a class for several.
 
-    C is chosen on a stratified part of the training rows by log-loss, then all of them are fitted again.
+    C is chosen on a stratified part of the training rows by log-loss, then all of them are fitted again. An only
+    example of its class stays in training; where no class has two, there is nothing to choose on, and C is 1.
     """
 
     Params = LogRegParams
@@ -59,42 +66,31 @@ class LogReg(Classifier):
         (error,) = check_subsets("logreg", features, labels, problem, everything)
         if error:
             raise error
-        c: float | None = self.params.c
-        losses: dict[str, float] = {}
-        if c is None:
-            c, losses = self._choose(features, labels, problem, seed)
+        c, chosen = (self.params.c, {}) if self.params.c is not None else self._choose(features, labels, problem, seed)
         normaliser = fit_normaliser(self.params, features)
         weights, bias, converged = self._solve(normaliser(features), labels, problem, c)
-        record = {"c": c, "converged": converged} | ({"validation_loss": losses} if losses else {})
+        record = {"c": c, "converged": converged} | chosen
         return FittedLogReg(weights, bias, normaliser, problem.kind == "multiclass", record)
 
     def _choose(
         self, features: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, seed: int
-    ) -> tuple[float, dict[str, float]]:
-        """The C with the smallest log-loss on held-out rows; of equal ones the smallest, which is the plainest."""
-        if labels.ndim == 1:
-            values, counts = np.unique(labels, return_counts=True)
-            if counts.min() < 2:
-                only = class_name(problem, int(values[counts.argmin()]))
-                raise FitError(
-                    f"class {only} has a single training example, and logreg holds out a part of each class to choose "
-                    "C: give C, as in logreg,c=1, or more examples"
-                )
-        split = hold_out("logreg", labels, problem, self.params.val, seed)
-        if not len(split.val):
-            raise FitError(
-                f"no class has enough of the {len(labels)} training examples for logreg to hold out a part to choose C:"
-                " give C, as in logreg,c=1, or more examples"
-            )
+    ) -> tuple[float, dict[str, Any]]:
+        """The C with the smallest log-loss on held-out rows, of equal ones the smallest, which is the plainest; and
+        what the record says of it."""
+        split = hold_out("logreg", labels, problem, self.params.val, seed, strict=False)
+        if not len(split.val) or (labels.ndim == 2 and labels.sum(axis=0).max() < 2):
+            return PLAIN_C, {"c_not_chosen": "no class has two training examples"}
         x, y = features[split.train], labels[split.train]
         normaliser = fit_normaliser(self.params, x)
         x, held = normaliser(x), normaliser(features[split.val])
-        losses = {}
+        losses, failed = {}, []
         for c in sorted(self.params.grid):
-            weights, bias, _ = self._solve(x, y, problem, c)
+            weights, bias, converged = self._solve(x, y, problem, c)
+            failed += [] if converged else [c]
             losses[c] = _log_loss(held @ weights.T + bias, labels[split.val])
         best = min(losses, key=lambda c: (losses[c], c))
-        return best, {f"{c:g}": loss for c, loss in losses.items()}
+        record: dict[str, Any] = {"validation_loss": {f"{c:g}": loss for c, loss in losses.items()}}
+        return best, record | ({"not_converged": failed} if failed else {})
 
     def _solve(
         self, x: Float32[np.ndarray, "N D"], labels: Labels, problem: Problem, c: float
@@ -127,7 +123,10 @@ class LogReg(Classifier):
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            model = LogisticRegression(C=c, max_iter=self.params.max_iter, tol=self.params.tol).fit(x, y)
+            weights = "balanced" if self.params.weights == "balanced" else None
+            model = LogisticRegression(
+                C=c, max_iter=self.params.max_iter, tol=self.params.tol, class_weight=weights
+            ).fit(x, y)
         return model, not any(issubclass(w.category, ConvergenceWarning) for w in caught)
 
 

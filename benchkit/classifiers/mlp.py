@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Literal
 from benchkit.catalog.spec import param
 from benchkit.classifiers.linear import PooledProbe
 from benchkit.classifiers.normalise import NormParams
-from benchkit.classifiers.params import TrainParams
+from benchkit.classifiers.params import GridParams, TrainParams
 
 if TYPE_CHECKING:
     from benchkit.classifiers.nets import Net
 
 
 @dataclass(frozen=True)
-class MLPParams(TrainParams, NormParams):
+class MLPParams(GridParams, TrainParams, NormParams):
     lr: float = param(1e-3, help="peak learning rate", low=0)
     hidden: tuple[int, ...] = param((512,), help="width of each hidden layer, as in 512 or 512+256", low=1)
     activation: Literal["gelu", "relu"] = param("gelu", help="between the layers")

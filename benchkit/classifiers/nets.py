@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch.nn import functional as F
 
-from benchkit.classifiers.params import TrainParams
+from benchkit.classifiers.params import LinearParams, TrainParams
 from benchkit.classifiers.streams import aligned
 
 Weights = Mapping[str, torch.Tensor]
@@ -38,6 +38,12 @@ class Net(Protocol):
 
     def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
         """Peak learning rate and weight decay of the tensor of this name."""
+
+    def decayed(self, name: str, params: TrainParams) -> int | None:
+        """How many columns of that tensor decay, the others being biases; None: all."""
+
+    def shares(self, name: str) -> bool:
+        """Whether AdamW divides all weights of a row of that tensor by one number, the gradient's mean square."""
 
     def floats(self, batch: int) -> int:
         """About how many numbers one head's training step keeps in memory, for so many examples."""
@@ -74,19 +80,50 @@ class _Pooled:
     def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
         return params.lr, params.weight_decay
 
+    def decayed(self, name: str, params: TrainParams) -> int | None:
+        return None
+
+    def shares(self, name: str) -> bool:
+        return False
+
+
+WIDE = 4096
+"""Features from which on a class's weights share their second moment. Adam moves each weight by the same length, and so
+leaves a direction that has all signs right and no sizes: where features are many more than examples, noise then counts
+as much as what tells classes apart. First weights are smaller there too, for their noise in the logits grows."""
+
+
+def torch_linear(rng: np.random.Generator, fan_in: int, fan_out: int, columns: int) -> np.ndarray:
+    """First weights as torch's nn.Linear has them, uniform within 1 / sqrt(fan_in), the bias behind the weights."""
+    bound = 1.0 / math.sqrt(fan_in)
+    made = np.zeros((fan_out, columns), np.float32)
+    made[:, : fan_in + 1] = rng.uniform(-bound, bound, (fan_out, fan_in + 1))
+    return made
+
 
 @dataclass(frozen=True)
 class LinearNet(_Pooled):
-    """One linear layer. Weights start from a normal distribution, biases from 0."""
+    """One linear layer. Weights start from a normal distribution and biases from 0, or both as torch's nn.Linear."""
 
     dim: int
     n_classes: int
     init_std: float
+    as_torch: bool = False
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        weight = np.zeros((self.n_classes, aligned(self.dim + 1)), np.float32)
-        weight[:, : self.dim] = self.init_std * rng.standard_normal((self.n_classes, self.dim))
+        columns = aligned(self.dim + 1)
+        if self.as_torch:
+            return {"weight": torch_linear(rng, self.dim, self.n_classes, columns)}
+        weight = np.zeros((self.n_classes, columns), np.float32)
+        std = self.init_std * min(1.0, WIDE / self.dim)
+        weight[:, : self.dim] = std * rng.standard_normal((self.n_classes, self.dim))
         return {"weight": weight}
+
+    def shares(self, name: str) -> bool:
+        return self.dim > WIDE
+
+    def decayed(self, name: str, params: TrainParams) -> int | None:
+        return self.dim if isinstance(params, LinearParams) and params.decay == "matrices" else None
 
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B D1"]) -> Float[torch.Tensor, "S L C B"]:
         return torch.bmm(w["weight"].flatten(1, 2), x.transpose(1, 2)).unflatten(1, (-1, self.n_classes))
@@ -120,9 +157,7 @@ class MLPNet(_Pooled):
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
         made = {}
         for name, fan_in, fan_out in zip(self.names, self.sizes[:-1], self.sizes[1:], strict=True):
-            bound = 1.0 / math.sqrt(fan_in)
-            made[name] = np.zeros((fan_out, aligned(fan_in + 1)), np.float32)
-            made[name][:, : fan_in + 1] = rng.uniform(-bound, bound, (fan_out, fan_in + 1))
+            made[name] = torch_linear(rng, fan_in, fan_out, aligned(fan_in + 1))
         return made
 
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B D1"]) -> Float[torch.Tensor, "S L C B"]:

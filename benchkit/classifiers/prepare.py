@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Int64, Shaped
 
 from benchkit.classifiers.data import Split
-from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser, layer_norm
+from benchkit.classifiers.normalise import Normaliser, NormParams, fit_normaliser, layer_norm, plain_normaliser
 from benchkit.classifiers.streams import aligned
 from benchkit.classifiers.trainer import Examples
 from benchkit.interfaces import Labels
@@ -42,13 +42,13 @@ def prepare_pooled(
     used = np.unique(np.concatenate([np.concatenate([s.train, s.val]) for s in splits]))
     x = np.asarray(features[used], np.float32)
     y = np.array(labels[used])
-    layer, standard = params.norm in ("layer+standard", "layer"), params.norm in ("layer+standard", "standard")
-    if layer:
+    plain, standard = plain_normaliser(params, x.shape[1]), params.norm in ("layer+standard", "standard")
+    if plain.layer:
         x = x.copy() if np.shares_memory(x, features) else x
         layer_norm(x, params.norm_eps)
     local = [Split(np.searchsorted(used, s.train), np.searchsorted(used, s.val)) for s in splits]
     if not standard:
-        return Prepared(Table(with_one([x]), y, device), local, [Normaliser(layer, params.norm_eps)] * len(splits))
+        return Prepared(Table(with_one([x]), y, device), local, [plain] * len(splits))
 
     parts: dict[bytes, tuple[Normaliser, np.ndarray, int]] = {}
     tables: list[np.ndarray] = []
@@ -59,7 +59,7 @@ def prepare_pooled(
         rows = np.concatenate([np.sort(split.train), np.sort(split.val)])
         key = len(split.train).to_bytes(8, "little") + rows.tobytes()
         if key not in parts:
-            normaliser = fit_normaliser(params, x[np.sort(split.train)], layered=layer)
+            normaliser = fit_normaliser(params, x[np.sort(split.train)], layered=plain.layer)
             place = np.full(len(x), -1)
             place[rows] = np.arange(len(rows))
             tables.append(Normaliser(False, 0.0, normaliser.mean, normaliser.scale)(x[rows]))

@@ -18,6 +18,7 @@ class Prototypical(TokenProbe):
     Params = PrototypicalParams
     version = 2
     per_head = ("lr", "weight_decay", "prototype_lr", "last_weight_decay")
+    rates = ("lr", "prototype_lr")
 
     def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":
         from benchkit.classifiers.prototypical_net import PrototypicalNet
@@ -30,5 +31,14 @@ class Prototypical(TokenProbe):
         rows = (p.token_rows, n_tokens // p.token_rows)
         grid = tuple(n * p.upsample if n > 1 else n for n in rows)
         return PrototypicalNet(
-            rows, (grid[0], grid[1]), dim, n_classes, p.prototypes, p.orthogonality, p.connection, p.bias
+            rows,
+            (grid[0], grid[1]),
+            dim,
+            n_classes,
+            p.prototypes,
+            p.orthogonality,
+            p.connection,
+            p.bias,
+            p.init,
+            p.cosine,
         )

@@ -2,7 +2,7 @@
 B examples, T tokens, D features."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from benchkit.classifiers.streams import aligned
 
 _SIMILARITIES = 2**18
 """How many of one head's are held at a time: they should stay in the processor's cache until their largest is found."""
+PPNET_EPS = 1e-4
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,18 @@ class PrototypicalNet:
     orthogonality: float
     connection: float
     bias: float
+    start: Literal["sphere", "uniform"] = "sphere"
+    cosine: Literal["exact", "ppnet"] = "exact"
 
     @property
     def n_tokens(self) -> int:
         return self.grid[0] * self.grid[1]
 
     def init(self, rng: np.random.Generator) -> dict[str, np.ndarray]:
-        """Prototypes in directions uniform on the sphere."""
-        prototypes = np.zeros((self.n_classes, self.n_prototypes, aligned(self.dim)), np.float32)
-        prototypes[:, :, : self.dim] = rng.standard_normal((self.n_classes, self.n_prototypes, self.dim))
+        """Prototypes in directions uniform on the sphere, or uniform in a cube."""
+        shape = (self.n_classes, self.n_prototypes, self.dim)
+        prototypes = np.zeros((*shape[:2], aligned(self.dim)), np.float32)
+        prototypes[:, :, : self.dim] = rng.standard_normal(shape) if self.start == "sphere" else rng.random(shape)
         return {
             "prototypes": prototypes,
             "connections": np.full((self.n_classes, self.n_prototypes), self.connection, np.float32),
@@ -49,10 +53,12 @@ class PrototypicalNet:
         }
 
     def logits(self, w: Weights, x: Float[torch.Tensor, "S B T D"]) -> Float[torch.Tensor, "S L C B"]:
-        unit_skd = _unit(w["prototypes"]).flatten(1, 3)
+        unit_skd = self._unit(w["prototypes"]).flatten(1, 3)
         step = max(1, _SIMILARITIES // (self.n_classes * self.n_prototypes * self.n_tokens))
         nearest_skb: torch.Tensor = _Nearest.apply(unit_skd, x, step)
         nearest_slcjb = F.relu(nearest_skb).unflatten(1, w["connections"].shape[1:])
+        if self.cosine == "ppnet":
+            nearest_slcjb = nearest_slcjb / 1.01
         weighted = F.relu(w["connections"])[..., None] * nearest_slcjb
         return weighted.sum(dim=3) + w["bias"][..., None]
 
@@ -64,7 +70,9 @@ class PrototypicalNet:
             x = torch.where(padding[..., None], x[torch.arange(len(x), device=x.device), first][:, None], x)
         x = self._interpolated(x)
         x = F.pad(x, (0, aligned(self.dim) - self.dim)) if aligned(self.dim) > self.dim else x
-        return x.div_(torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12))
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+        length = length.clamp_min_(1e-12) if self.cosine == "exact" else (length.square_() + PPNET_EPS).sqrt_()
+        return x.div_(length)
 
     def _interpolated(self, x: Float[torch.Tensor, "n T D"]) -> Float[torch.Tensor, "n T2 D"]:
         if self.grid == self.given:
@@ -78,10 +86,21 @@ class PrototypicalNet:
         """How far from orthogonal each class's prototypes are: the norm of P P' - I of all classes, by its size."""
         if not self.orthogonality:
             return None
-        unit = _unit(w["prototypes"])
+        unit = self._unit(w["prototypes"])
         gram = unit @ unit.transpose(-1, -2) - torch.eye(self.n_prototypes, device=unit.device)
         size = self.n_classes * self.n_prototypes**2
         return self.orthogonality * torch.linalg.vector_norm(gram.double().flatten(2), dim=2).float() / size
+
+    def _unit(self, prototypes: torch.Tensor) -> torch.Tensor:
+        within, beside = (0.0, 0.0) if self.cosine == "exact" else (PPNET_EPS, PPNET_EPS)
+        made: torch.Tensor = _Unit.apply(prototypes, within, beside)
+        return made
+
+    def decayed(self, name: str, params: TrainParams) -> int | None:
+        return None
+
+    def shares(self, name: str) -> bool:
+        return False
 
     def rate(self, name: str, params: TrainParams) -> tuple[float, float]:
         assert isinstance(params, PrototypicalParams)
@@ -100,27 +119,25 @@ class PrototypicalNet:
         return self.n_classes * self.n_prototypes * self.dim * min(self.n_prototypes, self.n_tokens)
 
 
-def _unit(x: torch.Tensor) -> torch.Tensor:
-    made: torch.Tensor = _Unit.apply(x)
-    return made
-
-
 class _Unit(torch.autograd.Function):
-    """Vectors of length 1. Autograd's own gradient goes over all numbers twice as often."""
+    """x / (sqrt(|x|^2 + within) + beside). Autograd's own gradient goes over all numbers twice as often."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, x: torch.Tensor, within: float, beside: float) -> torch.Tensor:
         length = torch.linalg.vector_norm(x, dim=-1, keepdim=True).clamp_min_(1e-12)
-        unit = x / length
-        ctx.save_for_backward(unit, length)
+        root = (length.square() + within).sqrt_() if within else length
+        unit = x / (root + beside) if beside else x / root
+        ctx.save_for_backward(unit, root)
+        ctx.beside = beside
         return unit
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> torch.Tensor:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (g,) = gradients
-        unit, length = ctx.saved_tensors
+        unit, root = ctx.saved_tensors
         along = (g * unit).sum(dim=-1, keepdim=True)
-        return torch.addcmul(g, unit, along, value=-1).div_(length)
+        whole = root + ctx.beside if ctx.beside else root
+        return torch.addcmul(g, unit, along * (whole / root), value=-1).div_(whole), None, None
 
 
 class _Nearest(torch.autograd.Function):

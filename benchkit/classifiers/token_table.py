@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from benchkit.classifiers.data import Split
 from benchkit.classifiers.nets import TokenNet
-from benchkit.classifiers.normalise import Normaliser, fit_normaliser
+from benchkit.classifiers.normalise import LIMIT, Normaliser, fit_normaliser, plain_normaliser
 from benchkit.classifiers.params import TokenParams
 from benchkit.classifiers.prepare import Prepared
 from benchkit.interfaces import Labels
@@ -37,11 +37,19 @@ def form_tokens(
         if not x.sum(dim=-1).isfinite().all():
             _spoil(x)
         if normaliser.layer:
-            x = F.layer_norm(x, x.shape[-1:], eps=normaliser.eps)
+            x = layer_norm(x, normaliser.eps)
         if normaliser.mean is not None and normaliser.scale is not None:
             mean, scale = (torch.from_numpy(v).to(x.device) for v in (normaliser.mean, normaliser.scale))
             x = x.sub_(mean).mul_(scale)
         out[part] = net.form(x)
+
+
+def layer_norm(x: Float[torch.Tensor, "*n D"], eps: float) -> Float[torch.Tensor, "*n D"]:
+    """LayerNorm as `normalise.layer_norm` has it."""
+    if not eps:
+        largest = x.abs().amax(dim=-1, keepdim=True)
+        x, eps = x / torch.where(largest > 0, largest, 1.0), LIMIT
+    return F.layer_norm(x, x.shape[-1:], eps=eps)
 
 
 def _spoil(x: Float[torch.Tensor, "n T D"]) -> None:
@@ -144,7 +152,7 @@ def prepare_tokens(
 
 def _fit(features: Shaped[np.ndarray, "N T D"], rows: Int64[np.ndarray, " n"], params: TokenParams) -> Normaliser:
     if params.norm in ("layer", "none"):
-        return Normaliser(params.norm == "layer", params.norm_eps)
+        return plain_normaliser(params, features.shape[-1])
     chosen = rows[np.linspace(0, len(rows) - 1, min(params.norm_examples, len(rows))).round().astype(np.int64)]
     tokens = features[chosen].reshape(-1, features.shape[-1])
     padding = np.isnan(tokens[:, 0])

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from jaxtyping import Shaped
 
+from benchkit.classifiers.chosen import fit_chosen
 from benchkit.classifiers.data import check_subsets
 from benchkit.classifiers.subsets import SubsetProbe, split_of
 from benchkit.errors import FitError, require
@@ -25,6 +26,8 @@ class TrainedProbe(SubsetProbe):
     """Parameters in which heads that are trained on the same minibatches may differ."""
     per_stream: ClassVar[tuple[str, ...]] = ("epochs", "min_steps", "warmup", "schedule")
     """Parameters in which heads that are trained at the same time, on other minibatches, may differ."""
+    rates: ClassVar[tuple[str, ...]] = ("lr",)
+    """Parameters that are learning rates."""
 
     @abstractmethod
     def net(self, shape: tuple[int, ...], n_classes: int) -> "Net":
@@ -45,8 +48,14 @@ class TrainedProbe(SubsetProbe):
         *,
         device: str = "cpu",
     ) -> Iterator[Fitted]:
-        """Trains them together."""
-        return fit_grid([(self, subset) for subset in subsets], features, labels, problem, device=device)
+        """Trains them together; where settings are to be chosen, first those of the grid, for all subsets at once."""
+        if self.params.lr_grid is None and self.params.decay_grid is None:
+            return fit_grid([(self, subset) for subset in subsets], features, labels, problem, device=device)
+
+        def fit(grid: Sequence[tuple[Any, Subset]]) -> Iterator[Fitted]:
+            return fit_grid(grid, features, labels, problem, device=device)
+
+        return fit_chosen(self, features, labels, problem, subsets, fit)
 
 
 def fit_grid(
@@ -95,7 +104,7 @@ def _train_family(
     device: str,
 ) -> Iterator[tuple[int, Fitted | FitError]]:
     from benchkit.classifiers.fitted import FittedNet
-    from benchkit.classifiers.losses import make_loss, name_of_loss
+    from benchkit.classifiers.losses import balanced, make_loss, name_of_loss
     from benchkit.classifiers.streams import Stream
     from benchkit.classifiers.trainer import train
 
@@ -125,15 +134,35 @@ def _train_family(
         return
     prepared = probe.prepare(features, labels, splits, net, device)
     streams = [
-        Stream(split, grid[heads[0]][1].seed, tuple(grid[i][0].params for i in heads))
-        for split, heads in zip(prepared.splits, streams_of, strict=True)
+        Stream(
+            split,
+            grid[heads[0]][1].seed,
+            tuple(grid[i][0].params for i in heads),
+            balanced(probe.params, labels[rows.train], problem),
+        )
+        for split, rows, heads in zip(prepared.splits, splits, streams_of, strict=True)
     ]
     softmax = name_of_loss(probe.params, problem) == "cross-entropy"
     trained = train(net, loss, prepared.examples, streams, device)
     for heads, outcomes, normaliser in zip(streams_of, trained, prepared.normalisers, strict=True):
         for i, outcome in zip(heads, outcomes, strict=True):
             if outcome.finite:
-                yield i, FittedNet(net, outcome.weights, normaliser, softmax, device, outcome.record)
+                record = outcome.record | normaliser.record
+                yield i, FittedNet(net, outcome.weights, normaliser, softmax, device, record)
             else:
-                lr = grid[i][0].params.lr
-                yield i, FitError(f"the training of {probe.name} diverged: give a learning rate below lr={lr:g}")
+                yield i, _why_not_finite(grid[i][0], outcome.broke, features, grid[i][1])
+
+
+def _why_not_finite(
+    probe: TrainedProbe, broke: int | None, features: Shaped[np.ndarray, "N ..."], subset: Subset
+) -> FitError:
+    """broke: the first step whose loss was not finite. That of the first step is no doing of the learning rate."""
+    if broke == 1:
+        largest = max(float(np.nanmax(np.abs(features[row]))) for row in subset.rows)
+        return FitError(
+            f"the loss of {probe.name} is not finite before its first step: its features reach {largest:.3g}, and "
+            f"norm={probe.params.norm} leaves numbers that float32 cannot multiply"
+        )
+    given = ", ".join(f"{name}={getattr(probe.params, name):g}" for name in probe.rates)
+    when = "" if broke is None else f" (step {broke})"
+    return FitError(f"the training of {probe.name} diverged{when}: give a learning rate below {given}")

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float64, Int64
 
-from benchkit.classifiers.losses import LossFunction
+from benchkit.classifiers.losses import Balance, LossFunction
 from benchkit.classifiers.nets import Net, Weights
 from benchkit.classifiers.streams import Stream, aligned, next_block
 from benchkit.machine.float32 import fast_float32
@@ -60,6 +60,8 @@ class Trained:
 
     weights: dict[str, torch.Tensor]
     record: dict[str, Any]
+    broke: int | None = None
+    """The first step, from 1, whose loss was not finite."""
 
     @property
     def finite(self) -> bool:
@@ -178,6 +180,7 @@ class _Run:
         self.live = list(range(len(streams)))
         self.minibatches = [s.minibatches() for s in streams]
         self.best = [_Best(s) for s in streams]
+        self.broke: list[list[int | None]] = [[None] * len(s.heads) for s in streams]
         self.history: list[list[np.ndarray]] = [[] for _ in streams]
         self.results: list[list[Trained]] = [[] for _ in streams]
         self.done = 0
@@ -192,10 +195,16 @@ class _Run:
             for name in first[0]
         }
         self.m = {name: torch.zeros_like(w) for name, w in self.w.items()}
-        self.v = {name: torch.zeros_like(w) for name, w in self.w.items()}
-        self.step_of = {name: torch.zeros_like(w) for name, w in self.w.items() if not _is_fused(w)}
+        self.shared = {name for name in self.w if net.shares(name)}
+        self.v = {name: torch.zeros_like(w[..., :1] if name in self.shared else w) for name, w in self.w.items()}
+        self.step_of = {name: torch.zeros_like(w) for name, w in self.w.items() if not self._is_fused(name)}
         rates = {name: torch.tensor([[net.rate(name, h) for h in s.heads] for s in streams]) for name in self.w}
         self.peak, self.decay = ({name: r[:, :, i].to(device) for name, r in rates.items()} for i in (0, 1))
+        self.columns = {name: net.decayed(name, streams[0].params) for name in self.w}
+        self.balance: Balance | None = None
+        if weights := [s.balance for s in streams if s.balance is not None]:
+            both = torch.from_numpy(np.stack(weights, axis=1)).to(device)
+            self.balance = Balance(both[0], both[1])
 
     def advance(self) -> None:
         """Some steps, up to the next at which a stream ends or is validated."""
@@ -204,21 +213,27 @@ class _Run:
         stops += [(self.done // s.steps_per_epoch + 1) * s.steps_per_epoch for s in live if len(s.split.val)]
         steps = min(BLOCK, min(stops) - self.done)
         rows, weights = next_block([self.minibatches[i] for i in self.live], self.streams[0].batch, steps)
-        rates = [[s.rate(self.done + k) for s in live] for k in range(steps)]
+        rates = [[(s.rate(self.done + k), s.floor(self.done + k)) for s in live] for k in range(steps)]
         weights_ks1b = torch.from_numpy(weights)[:, :, None].to(self.device)
-        rates_ks1 = torch.tensor(rates, dtype=torch.float32, device=self.device)[:, :, None]
+        rates_ks2 = torch.tensor(rates, dtype=torch.float32, device=self.device)
         losses = []
         for k in range(steps):
             if self.stop.is_set():
                 return
-            losses.append(self._step(rows[k], weights_ks1b[k], rates_ks1[k], self.done + k + 1))
+            losses.append(self._step(rows[k], weights_ks1b[k], rates_ks2[k], self.done + k + 1))
         losses_ksl = torch.stack(losses).cpu().numpy()
+        self._look_for_breaks(losses_ksl)
         self.done += steps
         for s, i in enumerate(self.live):
             self.history[i].append(losses_ksl[:, s])
             self.history[i] = self._last_epoch(i)
         self._validate()
         self._retire()
+
+    def _look_for_breaks(self, losses_ksl: Float[np.ndarray, "k S L"]) -> None:
+        for k, s, h in zip(*np.nonzero(~np.isfinite(losses_ksl)), strict=True):
+            broke = self.broke[self.live[s]]
+            broke[h] = broke[h] or self.done + int(k) + 1
 
     def _last_epoch(self, i: int) -> list[np.ndarray]:
         return [np.concatenate(self.history[i])[-self.streams[i].steps_per_epoch :]]
@@ -227,18 +242,19 @@ class _Run:
         self,
         rows: Int64[np.ndarray, "S B"],
         weights_s1b: Float[torch.Tensor, "S 1 B"],
-        rate_s1: Float[torch.Tensor, "S 1"],
+        rate_s2: Float[torch.Tensor, "S 2"],
         t: int,
     ) -> Float[torch.Tensor, "S L"]:
+        """rate: the part of each tensor's peak that its learning rate is, and what is added to that."""
         x, y = self.examples.take(rows)
-        loss_sl = (self.loss(self.net.logits(self.w, x), y) * weights_s1b).sum(dim=2)
+        loss_sl = (self.loss(self.net.logits(self.w, x), y, self.balance) * weights_s1b).sum(dim=2)
         penalty = self.net.penalty(self.w)
         total_sl = loss_sl if penalty is None else loss_sl + penalty
         gradients = dict(zip(self.w, torch.autograd.grad(total_sl.sum(), list(self.w.values())), strict=True))
         with torch.no_grad():
             self._clip(gradients)
             for name, g in gradients.items():
-                self._adamw(name, g, rate_s1, t)
+                self._adamw(name, g, rate_s2, t)
         return loss_sl.detach()
 
     def _clip(self, gradients: dict[str, torch.Tensor]) -> None:
@@ -251,30 +267,42 @@ class _Run:
             for g in gradients.values():
                 g *= _spread(factor_sl, g)
 
-    def _adamw(self, name: str, g: torch.Tensor, rate_s1: torch.Tensor, t: int) -> None:
+    def _adamw(self, name: str, g: torch.Tensor, rate_s2: torch.Tensor, t: int) -> None:
         """Loshchilov & Hutter, arXiv 1711.05101, algorithm 2, with a learning rate and decay for each head."""
         p = self.streams[0].params
         w, m, v = self.w[name], self.m[name], self.v[name]
-        lr_sl = self.peak[name] * rate_s1
-        if _is_fused(w):
+        lr_sl = self.peak[name] * rate_s2[:, :1] + rate_s2[:, 1:]
+        if self._is_fused(name):
             self._adamw_each(name, g, lr_sl, t)
             return
         correction = (1 - p.beta2**t) ** 0.5
         m.lerp_(g, 1 - p.beta1)
-        v.mul_(p.beta2).addcmul_(g, g, value=1 - p.beta2)
         step = self.step_of[name]
-        torch.sqrt(v, out=step).add_(p.eps * correction)
-        torch.div(m, step, out=step)
-        w.mul_(_spread(1 - lr_sl * self.decay[name], w))
+        if name in self.shared:
+            v.lerp_(g.square().mean(dim=-1, keepdim=True), 1 - p.beta2)
+            torch.div(m, v.sqrt().add_(p.eps * correction), out=step)
+        else:
+            v.mul_(p.beta2).addcmul_(g, g, value=1 - p.beta2)
+            torch.sqrt(v, out=step).add_(p.eps * correction)
+            torch.div(m, step, out=step)
+        w[..., : self.columns[name]].mul_(_spread(1 - lr_sl * self.decay[name], w))
         w.addcmul_(step, _spread(lr_sl, w), value=-correction / (1 - p.beta1**t))
+
+    def _is_fused(self, name: str) -> bool:
+        return name not in self.shared and _is_fused(self.w[name])
 
     def _adamw_each(self, name: str, g: torch.Tensor, lr_sl: torch.Tensor, t: int) -> None:
         """The same for a large tensor: torch's own kernel, head by head."""
         p = self.streams[0].params
         step = torch.tensor(float(t))
+        decay_sl = self.decay[name]
+        if self.columns[name] is not None:
+            w = self.w[name].detach()
+            w[..., : self.columns[name]].mul_(_spread(1 - lr_sl * decay_sl, w))
+            decay_sl = torch.zeros_like(decay_sl)
         tensors = (self.w[name].detach(), g.contiguous(), self.m[name], self.v[name])  # it reads them as they lie
         heads = zip(*(tensor.flatten(0, 1).unbind() for tensor in tensors), strict=True)
-        rates = zip(lr_sl.flatten().tolist(), self.decay[name].flatten().tolist(), strict=True)
+        rates = zip(lr_sl.flatten().tolist(), decay_sl.flatten().tolist(), strict=True)
         for (w, own_g, m, v), (lr, decay) in zip(heads, rates, strict=True):
             torch._fused_adamw_(
                 [w], [own_g], [m], [v], [], [step], lr=lr, beta1=p.beta1, beta2=p.beta2, weight_decay=decay, eps=p.eps,
@@ -287,16 +315,26 @@ class _Run:
                 stream = self.streams[i]
                 if len(stream.split.val) and self.done % stream.steps_per_epoch == 0:
                     w = {name: t[s : s + 1] for name, t in self.w.items()}
+                    balance = self.balance and Balance(
+                        self.balance.positive[s : s + 1], self.balance.negative[s : s + 1]
+                    )
                     train_loss = self.history[i][0].mean(axis=0)
-                    self.best[i].look(self._val_loss(w, stream), train_loss, self.done // stream.steps_per_epoch, w)
+                    losses, right = self._judge(w, stream, balance)
+                    judged = losses if stream.params.choose == "loss" else -right
+                    self.best[i].look(judged, losses, train_loss, self.done // stream.steps_per_epoch, w)
 
-    def _val_loss(self, w: Weights, stream: Stream) -> Float[np.ndarray, " L"]:
-        total = np.zeros(len(stream.heads))
+    def _judge(
+        self, w: Weights, stream: Stream, balance: Balance | None
+    ) -> tuple[Float[np.ndarray, " L"], Float[np.ndarray, " L"]]:
+        """Mean loss on the held-out examples, and the share of them whose top class is right."""
+        total, right = np.zeros(len(stream.heads)), np.zeros(len(stream.heads))
         step = max(stream.batch, 64)
         for start in range(0, len(stream.split.val), step):
             x, y = self.examples.take(stream.split.val[None, start : start + step])
-            total += self.loss(self.net.logits(w, x), y).sum(dim=2)[0].double().cpu().numpy()
-        return total / len(stream.split.val)
+            logits = self.net.logits(w, x)
+            total += self.loss(logits, y, balance).sum(dim=2)[0].double().cpu().numpy()
+            right += hits(logits, y).sum(dim=2)[0].double().cpu().numpy()
+        return total / len(stream.split.val), right / len(stream.split.val)
 
     def _retire(self) -> None:
         """Takes the streams that are over out of the batch."""
@@ -311,25 +349,32 @@ class _Run:
         with torch.no_grad():
             for tensors in (self.w, self.m, self.v, self.step_of, self.peak, self.decay):
                 tensors.update({name: t[keep] for name, t in tensors.items()})
+            if self.balance is not None:
+                self.balance = Balance(self.balance.positive[keep], self.balance.negative[keep])
         for w in self.w.values():
             w.requires_grad_()
 
     def _trained(self, s: int, i: int, h: int) -> Trained:
         stream, best = self.streams[i], self.best[i].heads[h]
+        broke = self.broke[i][h]
         if best.weights:
-            return Trained(best.weights, best.record)
+            return Trained(best.weights, best.record, broke)
         record = {
             "steps": self.done,
             "epochs": self.done // stream.steps_per_epoch,
             "train_loss": float(self.history[i][0][:, h].mean()),
         }
-        return Trained({name: w[s, h].detach().clone() for name, w in self.w.items()}, record)
+        return Trained({name: w[s, h].detach().clone() for name, w in self.w.items()}, record, broke)
 
 
 @dataclass
 class _BestHead:
+    judged: float = float("inf")
+    """Loss, or what is wrong, of the best epoch; counted: of the last one that was better by min_delta."""
+    counted: float = float("inf")
     loss: float = float("inf")
     epoch: int = 0
+    waited: int = 0
     stopped: bool = False
     weights: dict[str, torch.Tensor] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
@@ -343,16 +388,24 @@ class _Best:
         self.heads = [_BestHead() for _ in stream.heads]
 
     def look(
-        self, val_losses: Float[np.ndarray, " L"], train_losses: Float[np.ndarray, " L"], epoch: int, w: Weights
+        self,
+        judged: Float[np.ndarray, " L"],
+        val_losses: Float[np.ndarray, " L"],
+        train_losses: Float[np.ndarray, " L"],
+        epoch: int,
+        w: Weights,
     ) -> None:
         """A head that has stopped goes on being trained, for it is in the batch, but is not looked at any more."""
         for h, head in enumerate(self.heads):
             if head.stopped:
                 continue
-            if val_losses[h] < head.loss:
-                head.loss, head.epoch = float(val_losses[h]), epoch
+            if judged[h] < head.judged:
+                head.judged, head.loss, head.epoch = float(judged[h]), float(val_losses[h]), epoch
                 head.weights = {name: t[0, h].detach().clone() for name, t in w.items()}
-            head.stopped = epoch - head.epoch >= self.stream.params.patience
+            head.waited += 1
+            if judged[h] + self.stream.params.min_delta < head.counted:
+                head.counted, head.waited = float(judged[h]), 0
+            head.stopped = head.waited >= self.stream.params.patience
             head.record = {
                 "steps": epoch * self.stream.steps_per_epoch,
                 "epochs": epoch,
@@ -364,6 +417,15 @@ class _Best:
     @property
     def stopped(self) -> bool:
         return all(head.stopped for head in self.heads)
+
+
+def hits(logits_slcb: torch.Tensor, targets: torch.Tensor) -> Float[torch.Tensor, "S L B"]:
+    """1 where the top class is right (of several labels: one of them), else 0."""
+    top_slb = logits_slcb.argmax(dim=2)
+    if targets.ndim == 2:
+        return (top_slb == targets[:, None]).float()
+    heads = logits_slcb.shape[1]
+    return targets.transpose(1, 2)[:, None].expand(-1, heads, -1, -1).gather(2, top_slb[:, :, None])[:, :, 0].float()
 
 
 def _is_fused(w: torch.Tensor) -> bool:

@@ -259,7 +259,7 @@ def test_a_run_fine_tunes_beside_other_probes(tmp_path: Path) -> None:
 
     found = reports("random-vit,size=8,patch=4,width=32,depth=2,heads=2")
     assert len(found) == 4
-    tuned, linear = found["finetune", 20], found["linear", 20]
+    tuned, linear = found["finetune@2", 20], found["linear@2", 20]
     assert tuned.value > max(linear.value, 0.7)
     assert tuned.n_test == linear.n_test
     assert tuned.record["fit"]["steps"] == 70
@@ -331,3 +331,63 @@ class TestConformance(ClassifierSuite):
 
     def features(self, x: np.ndarray) -> np.ndarray:
         return x
+
+
+# ----------------------------------------------------------------------------------- a copy that is not as it should be
+
+
+class Restless(Points):
+    """Its copy comes in training mode, with dropout, and with a counter that every pass moves."""
+
+    class Net(torch.nn.Module):
+        passes: torch.Tensor
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = torch.nn.Linear(16, 16, bias=False)
+            self.norm, self.drop = torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.5)
+            self.register_buffer("passes", torch.zeros(()))
+            with torch.no_grad():
+                self.linear.weight.copy_(torch.eye(16))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.passes += 1
+            return self.drop(self.norm(torch.tanh(self.linear(x)))) * (1 + 1e-3 * self.passes)
+
+    def trainable(self) -> Trainable:
+        net = Restless.Net().train()
+        self.net = net
+        return Trainable(net, net, {"linear.weight": 0, "norm.weight": 1, "norm.bias": 1}, 1)
+
+
+def test_a_copy_in_training_mode_is_put_into_evaluation_mode_and_fits_do_not_reach_each_other() -> None:
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(40, 16)).astype(np.float32), np.arange(40) % 2
+    x[:, 0] += 2 * y
+
+    def fresh() -> Finetune:
+        probe = Finetune(FinetuneParams(epochs=2, min_steps=0, batch=8, lr=1e-2, precision="float32"))
+        probe.bind(Restless())
+        return probe
+
+    probe = fresh()
+    fits = list(probe.fit_many(x, y, TWO, [Subset(np.arange(40), 0), Subset(np.arange(20), 1)]))
+    first = fits[0].scores(x)
+    fits[1].scores(x)
+    np.testing.assert_allclose(fits[0].scores(x), first, atol=1e-5)  # its own statistics came back with its weights
+    np.testing.assert_array_equal(first, fresh().fit(x, y, TWO, seed=0).scores(x))
+    alone = fresh().fit(x[:20], y[:20], TWO, seed=1).scores(x)
+    np.testing.assert_allclose(fits[1].scores(x), alone, atol=1e-5)
+
+
+def test_a_copy_that_gives_other_features_than_encode_is_refused() -> None:
+    class Other(Points):
+        def trainable(self) -> Trainable:
+            made = super().trainable()
+            return Trainable(made.module, lambda x: 2 * made.pooled(x), made.depth_of, made.top)
+
+    probe = Finetune(FinetuneParams(precision="float32"))
+    probe.bind(Other())
+    x = np.random.default_rng(0).normal(size=(8, 16)).astype(np.float32)
+    with pytest.raises(PluginError, match="lie 1 of their norm away from those of encode for the same 8 examples"):
+        probe.fit(x, np.arange(8) % 2, TWO, seed=0)

@@ -1,11 +1,14 @@
 """Normalisation: LayerNorm as torch has it, standardisation as scikit-learn has it, and no harm from few examples."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from sklearn.preprocessing import StandardScaler
 
 from benchkit.classifiers.normalise import CHUNK, NormParams, fit_normaliser
+from benchkit.classifiers.token_table import layer_norm
 
 
 def rows(n: int = 300) -> np.ndarray:
@@ -109,7 +112,7 @@ def test_more_rows_than_are_read_at_a_time_are_measured_whole() -> None:
 
 
 def test_what_went_through_layer_norm_already_is_not_put_through_it_again() -> None:
-    x = rows()[:, :7]
+    x = rows()[:, :9]
     layered = fit_normaliser(NormParams(norm="layer"), x)(x)
     made, again = (fit_normaliser(NormParams(), a, layered=b) for a, b in ((x, False), (3 * layered + 1, True)))
     assert made.scale is not None
@@ -123,3 +126,36 @@ def test_layer_norms_epsilon_is_added_to_the_variance(eps: float) -> None:
     x = np.random.default_rng(6).normal(size=(5, 8)).astype(np.float32)
     expected = torch.nn.functional.layer_norm(torch.from_numpy(x), (8,), eps=eps).numpy()
     np.testing.assert_allclose(fit_normaliser(NormParams(norm="layer", norm_eps=eps), x)(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1.0, 1e8, 1e25])
+@pytest.mark.parametrize("norm", ["layer", "layer+standard"])
+def test_the_scale_of_an_example_changes_nothing(scale: float, norm: Any) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.normal(size=(50, 16)) + 0.5
+    loud = 10 ** rng.uniform(-1.5, 1.5, (50, 1))
+    plain, scaled = (a.astype(np.float32) for a in (x, x * loud * scale))
+    expected = fit_normaliser(NormParams(norm=norm), plain)(plain)
+    np.testing.assert_allclose(fit_normaliser(NormParams(norm=norm), scaled)(scaled), expected, atol=1e-4)
+    tokens = layer_norm(torch.from_numpy(scaled), 0.0).numpy()
+    np.testing.assert_allclose(tokens, fit_normaliser(NormParams(norm="layer"), plain)(plain), atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 2500.0, 1e-20])
+def test_an_example_whose_features_are_all_equal_says_nothing(value: float) -> None:
+    x = np.full((2, 33), value, np.float32)
+    assert np.abs(fit_normaliser(NormParams(norm="layer"), x)(x)).max() < 0.2
+    assert layer_norm(torch.from_numpy(x), 0.0).abs().max() < 0.2
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3, 7, 8, 9])
+def test_few_features_are_not_put_through_layer_norm_and_the_record_says_so(dim: int) -> None:
+    x = np.random.default_rng(8).normal(size=(30, dim)).astype(np.float32)
+    made = fit_normaliser(NormParams(), x)
+    assert made.layer == (dim >= 8)
+    assert made.record == ({} if dim >= 8 else {"layer_norm": f"left out: {dim} features"})
+    if dim < 8:
+        np.testing.assert_array_equal(made(x), fit_normaliser(NormParams(norm="standard"), x)(x))
+    asked = fit_normaliser(NormParams(norm="layer"), x)
+    assert asked.layer == (dim >= 3), "asked for by name it is left out only where nothing would be left"
+    assert bool(asked.record) == (dim < 3)

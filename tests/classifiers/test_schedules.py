@@ -18,6 +18,7 @@ from benchkit.classifiers.params import TrainParams
 from benchkit.classifiers.prototypical import Prototypical, PrototypicalParams
 from benchkit.classifiers.streams import Stream
 from benchkit.interfaces import Problem
+from benchkit.machine.seeds import Purpose, generator
 
 TWO = Problem("multiclass", 2)
 
@@ -167,7 +168,7 @@ def test_each_head_and_each_part_of_it_decays_and_moves_at_its_own_rate(
     )
     grid = [(Prototypical(p), Subset(np.arange(6), 0)) for p in (plain, decaying)]
     a, b = ({k: w.numpy() for k, w in f.weights.items()} for f in fit_grid(grid, x, y, TWO))  # type: ignore[attr-defined]
-    first = Prototypical(plain).net((12, 8), 2).init(np.random.default_rng([0, 0]))
+    first = Prototypical(plain).net((12, 8), 2).init(generator(0, Purpose.INIT))
     for name, rate, decay in (("prototypes", 2e-3, 30.0), ("connections", 1e-3, 4.0), ("bias", 1e-3, 4.0)):
         np.testing.assert_allclose(b[name] - a[name], -rate * decay * first[name], rtol=1e-3, atol=1e-6)
         assert abs(a[name] - first[name]).max() == pytest.approx(rate, rel=1e-2)

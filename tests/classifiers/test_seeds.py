@@ -18,6 +18,7 @@ SEEDED = {
     "linear": f"linear,{QUICK}",
     "mlp": f"mlp,{QUICK}",
     "attentive": f"attentive,depth=1,{QUICK}",
+    "attentive-pool": f"attentive-pool,{QUICK}",
     "prototypical": f"prototypical,prototypes=2,{QUICK}",
     "logreg": "logreg",  # which draws what it chooses C on
 }

@@ -20,7 +20,7 @@ from benchkit.classifiers.linear import Linear
 from benchkit.classifiers.nets import TokenNet
 from benchkit.classifiers.params import PrototypicalParams
 from benchkit.classifiers.prototypical import Prototypical
-from benchkit.classifiers.prototypical_net import PrototypicalNet, _Nearest, _unit
+from benchkit.classifiers.prototypical_net import PrototypicalNet, _Nearest, _Unit
 from benchkit.classifiers.tokens import TokenProbe
 from benchkit.classifiers.trained import fit_grid
 from benchkit.errors import FitError
@@ -131,7 +131,7 @@ def test_the_gradient_of_a_vector_of_length_1_is_autograds() -> None:
     rng = np.random.default_rng(0)
     p = torch.from_numpy(rng.normal(size=(2, 3, 4, 16))).float().requires_grad_()
     weight = torch.from_numpy(rng.normal(size=p.shape)).float()
-    ours, plain = _unit(p), F.normalize(p, dim=-1)
+    ours, plain = _Unit.apply(p, 0.0, 0.0), F.normalize(p, dim=-1)
     torch.testing.assert_close(ours, plain)
     (found,) = torch.autograd.grad((ours * weight).sum(), p)
     (expected,) = torch.autograd.grad((plain * weight).sum(), p)

@@ -333,7 +333,7 @@ def test_a_class_with_one_example_and_a_validation_split_is_refused() -> None:
 
 
 def test_a_learning_rate_that_diverges_says_so() -> None:
-    with pytest.raises(FitError, match="the training of mlp diverged: give a learning rate below lr=1e"):
+    with pytest.raises(FitError, match=r"the training of mlp diverged \(step 2\): give a learning rate below lr=1e"):
         MLP(MLPParams(lr=1e30)).fit(X, np.array([0, 1, 2, 0, 1, 2]), ONE, seed=0)
 
 

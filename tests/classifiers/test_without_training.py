@@ -11,7 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier, NearestCentroid
 from sklearn.preprocessing import StandardScaler, normalize
 
 from benchkit.classifiers.centroid import Centroid, CentroidParams
-from benchkit.classifiers.knn import KNN, KNNParams, largest, on_grid
+from benchkit.classifiers.knn import KNN, KNNParams, nearest, on_grid, votes
 from benchkit.classifiers.logreg import LogReg, LogRegParams
 from benchkit.errors import FitError
 from benchkit.features.cosine import unit_rows
@@ -65,11 +65,41 @@ def test_softmax_knn_is_its_formula() -> None:
         np.testing.assert_allclose(fitted.scores(x_test)[i], votes @ y[nearest] / votes.sum(), atol=1e-5)
 
 
-def test_the_largest_values_are_found_and_the_first_of_equal_ones() -> None:
-    x = np.random.default_rng(0).integers(0, 6, (50, 20)).astype(np.float32)  # full of ties
-    for k in (1, 7, 20):
-        expected = np.sort(np.argsort(-x, axis=1, kind="stable")[:, :k], axis=1)
-        np.testing.assert_array_equal(largest(x, k), expected)
+def test_the_nearest_are_found_and_those_as_near_as_the_kth_share_what_is_left() -> None:
+    rng = np.random.default_rng(0)
+    unit = normalize(rng.integers(-2, 3, (40, 3)) + 0.0).astype(np.float32)  # full of ties
+    asked = unit[:15]
+    exact = np.round(asked.astype(np.float64) @ unit.T.astype(np.float64), 6)
+    for k in (1, 7, 40):
+        column, near = nearest(exact, k)
+        found = np.zeros(exact.shape)
+        np.add.at(found, (np.arange(15)[:, None], column), votes(near, k))
+        for i, row in enumerate(exact):
+            kth = np.sort(row)[-k]
+            above, equal = row > kth, row == kth
+            expected = above + equal * (k - above.sum()) / equal.sum()
+            np.testing.assert_allclose(found[i], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("weights", ["softmax", "uniform"])
+@pytest.mark.parametrize("k", [1, 4, 6, 10])
+def test_equal_examples_of_two_classes_give_each_half_of_the_votes_in_whatever_order(weights: Any, k: int) -> None:
+    x = np.tile(np.random.default_rng(0).normal(size=37).astype(np.float32), (6, 1))
+    y = np.array([0, 0, 0, 1, 1, 1])
+    for order in (np.arange(6), np.arange(6)[::-1]):
+        fitted = KNN(KNNParams(k=k, weights=weights, norm="none")).fit(x, y[order], Problem("multiclass", 2), seed=0)
+        np.testing.assert_array_equal(fitted.scores(x[:2]), np.full((2, 2), 0.5, np.float32))
+
+
+def test_a_test_example_that_is_not_finite_has_no_neighbours_and_the_others_keep_theirs(digits: Any) -> None:
+    x, y, x_test, _ = digits
+    bad = x_test[:20].copy()
+    bad[3, 5], bad[7, 0] = np.nan, np.inf
+    fitted = KNN().fit(x, y, DIGITS, seed=0)
+    scores, whole = fitted.scores(bad), fitted.scores(x_test[:20])
+    assert np.isnan(scores[[3, 7]]).all()
+    rest = np.delete(np.arange(20), [3, 7])
+    np.testing.assert_array_equal(scores[rest], whole[rest])
 
 
 def test_seeds_that_see_the_same_rows_share_one_fit_and_other_features_get_other_scores(digits: Any) -> None:
@@ -130,6 +160,36 @@ def test_logreg_chooses_c_on_held_out_rows_and_says_which(digits: Any) -> None:
     assert chosen["true"] > chosen["noise"]
 
 
+@pytest.mark.parametrize("kind", ["multiclass", "multilabel"])
+def test_logreg_works_with_one_example_of_a_class_and_of_each_class(digits: Any, kind: Any) -> None:
+    x, y, x_test, y_test = digits
+    firsts = np.array([np.flatnonzero(y == c)[0] for c in range(10)])
+    labels = y if kind == "multiclass" else np.eye(10, dtype=np.uint8)[y]
+    one_each = LogReg().fit(x[firsts], labels[firsts], Problem(kind, 10), seed=0)
+    assert (one_each.record["c"], one_each.record["c_not_chosen"]) == (1.0, "no class has two training examples")
+    assert (one_each.scores(x_test).argmax(axis=1) == y_test).mean() > 0.5
+    tail = np.union1d(np.flatnonzero(y != 3)[:200], firsts)
+    long_tailed = LogReg().fit(x[tail], labels[tail], Problem(kind, 10), seed=0)
+    assert len(long_tailed.record["validation_loss"]) == 5
+    assert (long_tailed.scores(x_test).argmax(axis=1) == y_test).mean() > 0.75
+
+
+def test_logreg_says_where_it_did_not_converge_also_while_c_is_chosen(digits: Any) -> None:
+    x, y, *_ = digits
+    record = LogReg(LogRegParams(max_iter=2)).fit(x[:200], y[:200], DIGITS, seed=0).record
+    assert not record["converged"]
+    assert 10.0 in record["not_converged"]
+    assert "not_converged" not in LogReg().fit(x[:200], y[:200], DIGITS, seed=0).record
+
+
+def test_balanced_weights_are_scikit_learns(digits: Any) -> None:
+    x, y, x_test, _ = digits
+    rows = np.flatnonzero((y != 8) | (np.arange(len(y)) < 60))
+    fitted = LogReg(LogRegParams(c=0.1, norm="none", weights="balanced")).fit(x[rows], y[rows], DIGITS, seed=0)
+    theirs = LogisticRegression(C=0.1, max_iter=1000, class_weight="balanced").fit(x[rows], y[rows])
+    np.testing.assert_allclose(fitted.scores(x_test), theirs.predict_log_proba(x_test), atol=0.02)
+
+
 def test_logreg_of_several_labels_is_one_model_a_class() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(200, 6)).astype(np.float32)
@@ -155,7 +215,6 @@ def test_of_ten_classes_two_may_be_in_training(digits: Any) -> None:
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (np.array([0, 1, 1, 1]), "class 'zero' has a single training example, and logreg"),
         (np.array([1, 1, 1, 1]), "all 4 training examples are of class 'one'"),
     ],
 )

@@ -1,5 +1,6 @@
 """What a user may meet, each as one line that names the thing, the value and the way out."""
 
+import re
 from collections.abc import Iterable
 from typing import Literal
 
@@ -65,6 +66,15 @@ class StoreError(BenchkitError):
     """The registry, or another file of benchkit's, cannot be opened, read or written."""
 
     reason = "disk"
+
+
+def redacted(text: str) -> str:
+    """Without the user's name and password that an address may hold (https://user:password@host): errors are kept, and
+    shown to others."""
+    return _USERINFO.sub(r"\1", text)
+
+
+_USERINFO = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"@]*@")
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:

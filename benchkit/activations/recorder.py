@@ -23,6 +23,7 @@ from benchkit.errors import BenchkitError, StoreError
 from benchkit.features import Options, set_up
 from benchkit.features.lock import holder, try_lock
 from benchkit.interfaces import Backbone, Task
+from benchkit.machine import files
 from benchkit.machine.files import write_atomic
 from benchkit.media.fingerprint import cache_dir, fingerprint
 from benchkit.progress import Progress, Silent
@@ -77,7 +78,7 @@ def record(
         FORMAT, task.canonical, model.canonical, split, names, len(chosen), source.fingerprint(), weights, dtype
     )
     try:
-        to.mkdir(parents=True, exist_ok=True)
+        files.make_folder(to)
     except OSError as e:
         raise StoreError(f"cannot make the folder '{to}': {e.strerror}") from e
     lock = try_lock(to)
@@ -157,4 +158,4 @@ def _conclude(
     }
     write_atomic(folder / "metadata.json", json.dumps(metadata).encode())
     for shard in shards:
-        (folder / shard.file).with_suffix(".json").unlink(missing_ok=True)
+        files.remove((folder / shard.file).with_suffix(".json"), root)

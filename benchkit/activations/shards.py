@@ -28,6 +28,7 @@ from jaxtyping import Float, Float32, Int64
 from benchkit.activations.moments import Moments
 from benchkit.activations.rounding import Rounding
 from benchkit.errors import DataError, PluginError, StoreError
+from benchkit.machine import files
 from benchkit.machine.files import fsync_folder, write_atomic
 
 FORMAT = 2
@@ -73,8 +74,8 @@ class Identity:
             for point in (e for e in folder.iterdir() if e.is_dir()):  # of it nothing was ever finished
                 finished_shards(point)
                 with suppress(OSError):
-                    point.rmdir()
-            path.unlink()
+                    files.remove_empty(point, folder)
+            files.remove(path)
         other = [e.name for e in os.scandir(folder) if e.name != "lock" and not e.name.startswith(".")]
         if other:
             raise StoreError(
@@ -136,7 +137,7 @@ def finished_shards(folder: Path) -> list[Shard]:
     known = {s.file for s in shards}
     for path in (*folder.glob("[0-9]*.npy"), *folder.glob(".*.part")):
         if path.name not in known:
-            path.unlink()
+            files.remove(path, folder.parent)
     return shards
 
 
@@ -153,7 +154,7 @@ class ShardWriter:
         self.folder, self.point, self.ids, self.prefix = point_folder(root, point), point, ids, prefix
         self.dtype, self.shard_bytes = np.dtype(dtype).newbyteorder("<"), shard_bytes
         with _explained(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.folder, root)
         self.shards = finished_shards(self.folder)
         self.done = {row for shard in self.shards for row in shard.rows}
         self._shape = (self.shards[0].tokens, self.shards[0].dim) if self.shards else None
@@ -169,7 +170,7 @@ class ShardWriter:
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
             self._file.close()
-            Path(self._partial).unlink(missing_ok=True)
+            files.remove(Path(self._partial))
 
     def write(self, rows: Int64[np.ndarray, " B"], activations: Float32[np.ndarray, "B T D"]) -> None:
         """Rows that are recorded already are passed over."""
@@ -216,7 +217,7 @@ class ShardWriter:
     ) -> None:
         with _explained(self.folder):
             if self._file is None:
-                self._file = io.FileIO(self._partial, "w")
+                self._file = io.FileIO(files.create(Path(self._partial), self.folder.parent), "r+")
                 _write_all(self._file, self._header(0))
             _write_all(self._file, np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data)
         self._rows += rows.tolist()
@@ -241,7 +242,7 @@ class ShardWriter:
             os.fsync(self._file.fileno())
             self._file.close()
             digest = sha256_of(Path(self._partial))
-            os.replace(self._partial, self.folder / name)
+            files.move(Path(self._partial), self.folder / name, self.folder.parent)
             fsync_folder(self.folder)
         shard = Shard(
             name, self._rows, [self.ids[row] for row in self._rows], *self._shape, digest,

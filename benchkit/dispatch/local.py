@@ -4,7 +4,6 @@ Who runs them claims the cells first and gives every claim up again, whatever ha
 or finished meanwhile is left to it. A job that fails does not stop the others.
 """
 
-import shutil
 import signal
 import time
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from benchkit.dispatch.work import seal_failure, work
 from benchkit.dispatch.workers import Worker, Workers
 from benchkit.jobs.evaluate import Outcome
 from benchkit.jobs.job import Job, JobOptions
+from benchkit.machine import files
 from benchkit.machine.trouble import ended_by
 from benchkit.planning.plan import Planned
 from benchkit.progress import Progress
@@ -86,7 +86,7 @@ def run_workers(
             _take_in(store, progress)
             release(store, held.owner)
             for folder in interrupted:
-                shutil.rmtree(folder, ignore_errors=True)
+                files.remove_tree(folder, store.side)
     return pool.outcomes
 
 
@@ -140,7 +140,7 @@ class _Pool:
                 outcomes.append(Outcome(cell, error=error, reason=reason))
         _take_in(self.store, self.progress)
         release(self.store, self.held.owner, [c.cell for c in worker.job.cells])
-        shutil.rmtree(worker.folder, ignore_errors=True)
+        files.remove_tree(worker.folder, self.store.side)
         self.outcomes += outcomes
         return True
 

@@ -1,7 +1,9 @@
 """What a job printed, and how much of it is kept with its failures."""
 
+import os
 from pathlib import Path
 
+from benchkit.machine.files import reading
 from benchkit.records.others import LOG_TAIL
 
 
@@ -10,8 +12,8 @@ def tail(log: Path | None) -> str:
     if log is None:
         return ""
     try:
-        with log.open("rb") as f:
-            f.seek(max(0, log.stat().st_size - 4 * LOG_TAIL))  # a character has up to four bytes
-            return f.read().decode(errors="replace")[-LOG_TAIL:]
+        with reading(log) as f:
+            f.seek(max(0, os.fstat(f.fileno()).st_size - 4 * LOG_TAIL))  # a character has up to four bytes
+            return f.read(4 * LOG_TAIL).decode(errors="replace")[-LOG_TAIL:]
     except OSError:
         return ""

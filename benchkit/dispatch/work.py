@@ -13,10 +13,11 @@ from pathlib import Path
 from benchkit.catalog.discovery import one_line
 from benchkit.dispatch import LOG
 from benchkit.dispatch.logs import tail
-from benchkit.errors import BenchkitError, Reason
+from benchkit.errors import BenchkitError, Reason, redacted
 from benchkit.jobs.evaluate import Outcome
 from benchkit.jobs.job import Job
 from benchkit.jobs.run import run_job
+from benchkit.machine import files
 from benchkit.machine.cluster import slurm_job
 from benchkit.machine.environment import resolve_device
 from benchkit.machine.times import now
@@ -81,8 +82,8 @@ def work_file(path: Path, progress: Progress, sealed: Callable[[Report], None] =
         return outcomes
 
     def note(report: Report) -> None:
-        with done.open("a") as f:
-            f.write(f"{report.cell}\n")
+        with files.adding(done) as f:
+            f.write(f"{report.cell}\n".encode())
         sealed(report)
 
     return outcomes + work(replace(job, cells=left), progress, note, path.with_name(LOG))
@@ -94,10 +95,10 @@ def seal_failure(job: Job, cell: Cell, reason: Reason, error: str, log: str) -> 
         uuid=uuid.uuid4().hex,
         cell=cell,
         reason=reason,
-        error=" ".join(error.split()),
+        error=redacted(" ".join(error.split())),
         host=platform.node(),
         failed_at=now(),
-        log=log[-LOG_TAIL:],
+        log=redacted(log[-LOG_TAIL:]),
         slurm_job=slurm_job(),
         options=job.options.circumstances(),
     )

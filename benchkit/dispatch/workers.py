@@ -14,6 +14,7 @@ from typing import Any
 from benchkit.dispatch import LOG
 from benchkit.dispatch.events import Relay
 from benchkit.jobs.job import Job
+from benchkit.machine import files
 from benchkit.machine.interpreter import BENCHKIT
 from benchkit.progress import Progress
 
@@ -52,12 +53,11 @@ class Workers:
 
     def start(self, number: int, job: Job, folder: Path, environment: Mapping[str, str], attempt: int = 1) -> Worker:
         """Starts a process on `job`, whose file, log and list of finished cells lie in `folder`."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / JOB).write_text(job.to_json())
+        files.write_atomic(folder / JOB, job.to_json().encode(), folder.parent)
         theirs, ours = None, None
         try:
             ours, theirs = os.pipe()
-            with (folder / LOG).open("ab") as log:
+            with files.adding(folder / LOG, folder.parent) as log:
                 process = subprocess.Popen(
                     [*BENCHKIT, "job", str(folder / JOB), "--events", str(theirs)],
                     stdin=subprocess.PIPE, stdout=log, stderr=log, env=dict(environment),

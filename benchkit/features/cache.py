@@ -29,8 +29,9 @@ from jaxtyping import Bool, Float32, Int, UInt64
 
 from benchkit.errors import StoreError
 from benchkit.features.made import FILE, Made
-from benchkit.machine.files import write_atomic
+from benchkit.machine import files
 from benchkit.media.fingerprint import LENGTH, fingerprint
+from benchkit.records.gate import SMALL_BYTES, strict_json
 
 INDEX = np.dtype([("digest", "<u8"), ("media", "<u8")])
 FILES = ("meta.json", "pooled.f32", "index", FILE, "lock")
@@ -87,7 +88,8 @@ class Entry:
         if dim is None:
             return nothing
         try:
-            pooled = np.memmap(self.folder / "pooled.f32", "<f4", "r", shape=(self.n, dim))
+            with files.reading(self.folder / "pooled.f32", self.folder.parent) as f:
+                pooled = np.memmap(f, "<f4", "r", shape=(self.n, dim))
         except (FileNotFoundError, ValueError):  # ValueError: shorter than that
             return nothing
         except OSError as e:
@@ -155,14 +157,18 @@ class Writer:
             # Fresh, or damaged. The index goes first and the new meta.json comes last, so that a kill in between leaves
             # nothing that is called done. A reader who has the old files mapped keeps them.
             drop_rows(folder)
-            for file in (folder / "pooled.f32", *folder.glob(".*.part")):
-                file.unlink(missing_ok=True)
-            write_atomic(
-                folder / "meta.json", json.dumps({"key": dict(self.entry.key), "n": n, "dim": dim}, indent=1).encode()
-            )
+            left = [name for name in files.listed(folder) if name[0] == "." and name.endswith(".part")]
+            files.remove_all(folder, ["pooled.f32", *left], folder.parent)
+            meta = json.dumps({"key": dict(self.entry.key), "n": n, "dim": dim}, indent=1)
+            files.write_atomic(folder / "meta.json", meta.encode(), folder.parent)
         if self.source:
             Made.read(folder).by(self.source).write(folder)
-        return _open_sized(folder / "pooled.f32", n * dim * 4), _open_sized(folder / "index", n * INDEX.itemsize)
+        pooled = files.open_in_place(folder / "pooled.f32", folder.parent, n * dim * 4)
+        try:
+            return pooled, files.open_in_place(folder / "index", folder.parent, n * INDEX.itemsize)
+        except BaseException:
+            os.close(pooled)
+            raise
 
 
 # -------------------------------------------------------------------------------------------------------------- digests
@@ -218,7 +224,7 @@ def _mix(x: UInt64[np.ndarray, " n"]) -> UInt64[np.ndarray, " n"]:
 def read_meta(folder: Path) -> dict[str, Any] | None:
     """meta.json, or None where there is none that makes sense."""
     try:
-        meta = json.loads((folder / "meta.json").read_bytes())
+        meta = strict_json(files.read(folder / "meta.json", SMALL_BYTES, folder.parent).decode())
     except (OSError, ValueError):
         return None
     if not isinstance(meta, dict) or not isinstance(meta.get("key"), dict):
@@ -230,8 +236,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
 def drop_rows(folder: Path) -> None:
     """Leaves nothing in the entry that is called done, nor said of. Whoever calls has its lock. Raises StoreError."""
     try:
-        for name in ("index", FILE):
-            (folder / name).unlink(missing_ok=True)
+        files.remove_all(folder, ("index", FILE), folder.parent)
     except OSError as e:
         raise unwritable(folder, e) from e
 
@@ -259,7 +264,8 @@ def _read_index(folder: Path, n: int) -> np.ndarray:
     """[n] of INDEX, zeros where the file is absent or too short. Raises StoreError where it cannot be read."""
     index = np.zeros(n, INDEX)
     try:
-        data = (folder / "index").read_bytes()[: n * INDEX.itemsize]
+        with files.reading(folder / "index", folder.parent) as f:
+            data = f.read(n * INDEX.itemsize)
     except FileNotFoundError:
         return index
     except OSError as e:
@@ -267,13 +273,6 @@ def _read_index(folder: Path, n: int) -> np.ndarray:
     whole = len(data) // INDEX.itemsize
     index[:whole] = np.frombuffer(data, INDEX, count=whole)
     return index
-
-
-def _open_sized(path: Path, size: int) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-    if os.fstat(descriptor).st_size != size:
-        os.ftruncate(descriptor, size)
-    return descriptor
 
 
 def _pwrite(descriptor: int, data: np.ndarray, at: int) -> None:

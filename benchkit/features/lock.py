@@ -17,6 +17,7 @@ from types import TracebackType
 
 from benchkit.errors import StoreError
 from benchkit.features.cache import unwritable
+from benchkit.machine import files
 
 _NO_LOCKS_HERE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -40,11 +41,11 @@ def try_lock(folder: Path) -> Lock | None:
     path = folder / "lock"
     for _ in range(100):
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            files.make_folder(folder)
         except OSError as e:
             raise unwritable(folder, e) from e
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            descriptor = files.open_in_place(path)
         except FileNotFoundError:
             continue  # prune removed the folder between the two
         except OSError as e:
@@ -59,7 +60,7 @@ def try_lock(folder: Path) -> Lock | None:
                 raise unwritable(folder, e) from e
         if _is_at(path, descriptor):
             with suppress(OSError):  # a courtesy to those who wait
-                os.ftruncate(descriptor, 0)
+                files.empty(descriptor)
                 os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
             return Lock(descriptor)
         os.close(descriptor)  # prune removed the file while it was being locked
@@ -69,7 +70,7 @@ def try_lock(folder: Path) -> Lock | None:
 def holder(folder: Path) -> str:
     """Who has the lock, as it wrote itself there."""
     try:
-        return (folder / "lock").read_text(errors="replace") or "another process"
+        return files.read(folder / "lock", 1000).decode(errors="replace") or "another process"
     except OSError:
         return "another process"
 

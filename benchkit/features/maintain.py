@@ -1,6 +1,5 @@
 """Looking after the feature cache: what is in it, is it whole, and make it smaller."""
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 
 from benchkit.features.cache import FILES, Entry, folders, read_meta, unwritable
 from benchkit.features.lock import try_lock
+from benchkit.machine import files
 
 
 @dataclass(frozen=True)
@@ -96,9 +96,8 @@ def _remove(folder: Path) -> bool:
         return False
     with lock:
         try:
-            for file in sorted(folder.iterdir(), key=lambda f: f.name == "lock"):
-                file.unlink()
-            os.rmdir(folder)
+            files.remove_all(folder, sorted(files.listed(folder), key=lambda name: name == "lock"), folder.parent)
+            files.remove_empty(folder)
         except OSError as e:
             raise unwritable(folder, e) from e
     return True

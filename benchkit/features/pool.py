@@ -12,7 +12,6 @@ import pickle
 import queue
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -27,6 +26,7 @@ from benchkit.errors import OF_ITSELF, BenchkitError
 from benchkit.features.worker import Chunk, Failure, Hello, Item, aligned, failed
 from benchkit.interfaces import Backbone, Example
 from benchkit.machine import cpus
+from benchkit.machine.files import nameless
 from benchkit.machine.interpreter import SAFE
 from benchkit.machine.trouble import MachineError, ended_by
 
@@ -268,9 +268,7 @@ def _nbytes(item: Item) -> int:
 def _memory_file() -> io.FileIO:
     if hasattr(os, "memfd_create"):
         return io.FileIO(os.memfd_create("benchkit-prepared"), "r+")
-    descriptor, name = tempfile.mkstemp(prefix="benchkit-")  # not Linux
-    os.unlink(name)
-    return io.FileIO(descriptor, "r+")
+    return io.FileIO(os.dup(nameless().fileno()), "r+")  # not Linux
 
 
 class _Worker:

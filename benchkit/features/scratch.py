@@ -12,6 +12,7 @@ from jaxtyping import Int64, Shaped, UInt64
 
 from benchkit.errors import PluginError, StoreError
 from benchkit.features.pipeline import Run
+from benchkit.machine.files import nameless
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class Scratch:
 
     def __enter__(self) -> "Scratch":
         with self._explained():
-            self._file = tempfile.TemporaryFile(dir=self.folder, prefix="benchkit-", buffering=0)
+            self._file = nameless(self.folder)
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -1,5 +1,6 @@
 """Where and how a report is made: the code's git commit, the versions of what is loaded, the machine, the cost."""
 
+import os
 import platform
 import re
 import resource
@@ -51,7 +52,8 @@ def git_state() -> tuple[str | None, bool | None]:
     for folder in (Path.cwd(), Path(__file__).parent):
         commit = _git(folder, "rev-parse", "HEAD")
         if commit:
-            return commit, bool(_git(folder, "status", "--porcelain"))
+            status = (*_without_programs(folder), "status", "--porcelain", "--ignore-submodules")
+            return commit, bool(_git(folder, *status))
     return None, None
 
 
@@ -109,11 +111,20 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
+def _without_programs(folder: Path) -> list[str]:
+    """A folder's own git configuration may name programs that `git status` would run (a monitor, filters): whoever made
+    the folder did so, and not the user."""
+    mine = _git(folder, "config", "--local", "--includes", "--name-only", "--get-regexp", r"^filter\.") or ""
+    return [word for name in {"core.fsmonitor", *mine.splitlines()} for word in ("-c", f"{name}=")]
+
+
 def _git(folder: Path, *args: str) -> str | None:
+    quiet = {"GIT_OPTIONAL_LOCKS": "0", "GIT_NO_LAZY_FETCH": "1", "GIT_TERMINAL_PROMPT": "0"}
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *args], capture_output=True, text=True, timeout=10, check=False
-        )
+            ["git", "-C", str(folder), "-c", "core.fsmonitor=", *args],
+            capture_output=True, text=True, errors="replace", timeout=10, check=False, env=os.environ | quiet,
+        )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -3,7 +3,7 @@
 Others may write where benchkit does, in a lab's shared folders, and a name may come from a file of theirs. So a file is
 reached through a handle of its folder, in which no link is followed: `within` names the folder that the user chose, by
 whatever links, and below it each step is a folder and the last one a plain file. Scratch names are random and made
-exclusively. tests/machine/test_files_source.py holds that nothing else in benchkit removes, replaces or writes files.
+exclusively. tests/machine/test_files.py holds that nothing else in benchkit removes, replaces or writes files.
 
 What is made in a folder that its group may write to, the group may write to as well, whatever the umask says; not so in
 one that all the world may write to (/tmp).
@@ -14,11 +14,13 @@ import os
 import re
 import shutil
 import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import BufferedRandom, BufferedReader
 from pathlib import Path
 from secrets import token_hex
+from typing import Any, BinaryIO, cast
 
 from benchkit.errors import StoreError
 
@@ -95,10 +97,34 @@ def open_in_place(path: Path, within: Path | None = None, size: int | None = Non
     return descriptor
 
 
+def empty(descriptor: int) -> None:
+    """Of a file that `open_in_place` has opened. Raises OSError."""
+    os.ftruncate(descriptor, 0)
+
+
+def create(path: Path, within: Path | None = None) -> int:
+    """A descriptor for reading and writing a file that was not there. Raises OSError."""
+    with _folder_of(path, within, make=True) as (folder, name):
+        return _made(folder, name, os.O_RDWR)
+
+
+def nameless(folder: Path | None = None, *, buffered: bool = False) -> BinaryIO:
+    """A file without a name in `folder`, else where temporary files go (TMPDIR): the system takes it back however the
+    process ends. Raises OSError."""
+    made: Any = tempfile.TemporaryFile(dir=folder, prefix="benchkit-", buffering=-1 if buffered else 0)  # noqa: SIM115
+    return cast(BinaryIO, made)
+
+
 def make_folder(path: Path, within: Path | None = None) -> None:
     """With those above it. Raises OSError."""
     with _folder(path, within or path, make=True):
         pass
+
+
+def make_private(path: Path) -> None:
+    """A folder for this user alone, where there is nothing of its name. Raises OSError."""
+    with _folder_of(path, None) as (folder, name), suppress(FileExistsError):
+        os.mkdir(name, 0o700, dir_fd=folder)
 
 
 def make_new(path: Path) -> bool:
@@ -214,6 +240,18 @@ def move_new(source: Path, target: Path, within: Path | None = None) -> None:
             os.rename(old, name, src_dir_fd=of, dst_dir_fd=folder)
 
 
+def writable_by_others(path: Path) -> Path | None:
+    """The folder, it or one above it, in which somebody else than this user and root may put another file in the place
+    of one that is there; None where there is none."""
+    place = path.resolve()
+    for folder in (place, *place.parents):
+        found = folder.stat()
+        shared = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not found.st_mode & stat.S_ISVTX
+        if shared or found.st_uid not in (0, os.geteuid()):
+            return folder
+    return None
+
+
 def fsync_folder(path: Path) -> None:
     """Makes a rename in the folder survive a power cut."""
     with _folder(path, path) as folder:
@@ -271,6 +309,8 @@ def _folder_of(path: Path, within: Path | None, make: bool = False) -> Iterator[
 @contextmanager
 def _folder(path: Path, within: Path, make: bool = False) -> Iterator[int]:
     """The handle of a folder. Raises OSError."""
+    if path.is_absolute() != within.is_absolute():
+        path, within = path.absolute(), within.absolute()
     try:
         steps = () if path is within else path.relative_to(within).parts
     except ValueError:

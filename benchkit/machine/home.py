@@ -5,6 +5,7 @@ import stat
 from pathlib import Path
 
 from benchkit.errors import StoreError
+from benchkit.machine.files import make_private
 
 
 def has_home() -> bool:
@@ -30,7 +31,7 @@ def private_folder(name: str) -> Path:
 
     folder = Path(tempfile.gettempdir()) / f"{name}-{os.getuid()}"
     try:
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
         found = folder.lstat()
     except OSError as e:
         raise StoreError(f"cannot make the folder '{folder}': {e.strerror}; set HOME, or BENCHKIT_CACHE") from e

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.errors import DataError
-from benchkit.machine.files import fsync_folder, write_atomic
+from benchkit.machine.files import adding, empty, fsync_folder, make_folder, move, read, remove, write_atomic
 from benchkit.media.hub import Hub, HubFile, RemoteError
 from benchkit.media.ranges import BLOCK
 from benchkit.progress import Progress
 
 MANIFEST = "benchkit-manifest.json"
 """In the folder of what was copied: where it came from, and every file with its size and checksum."""
+MANIFEST_BYTES = 256 << 20
+"""That it may have: of a million files."""
 CONNECTIONS = 4
 """Files copied at once."""
 
@@ -34,12 +36,12 @@ def copy(hub: Hub, files: Sequence[HubFile], folder: str, to: Path, progress: Pr
     process, or holds files of this folder that are not of this commit.
     """
     try:
-        (to / folder).mkdir(parents=True, exist_ok=True)
+        make_folder(to / folder, to)
         with _alone(to / folder):
             _refuse_strangers(files, folder, to)
             _copy_all(hub, files, folder, to, progress)
             manifest = to / folder / MANIFEST
-            write_atomic(manifest, _manifest(hub, files).encode())
+            write_atomic(manifest, _manifest(hub, files).encode(), to)
             return manifest
     except OSError as e:
         raise DataError(f"cannot write '{e.filename or to}': {e.strerror}") from e
@@ -49,11 +51,11 @@ def read_manifest(folder: Path) -> Mapping[str, Any] | None:
     """What `copy` noted, or None where the folder is no copy. Raises DataError where the note is damaged."""
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(read(path, MANIFEST_BYTES))
         return {"commit": manifest["commit"], "files": manifest["files"]}
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as e:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as e:
         raise DataError(f"'{path}' is no manifest of benchkit fetch ({e}): fetch again") from e
 
 
@@ -72,7 +74,7 @@ def _copy_all(hub: Hub, files: Sequence[HubFile], folder: str, to: Path, progres
             with lock:
                 step.advance(n)
 
-        running = [pool.submit(download, hub, file, to / file.path, advance) for file in files]
+        running = [pool.submit(download, hub, file, to / file.path, advance, to) for file in files]
         try:
             for future in wait(running, return_when=FIRST_EXCEPTION).done:
                 future.result()
@@ -81,32 +83,35 @@ def _copy_all(hub: Hub, files: Sequence[HubFile], folder: str, to: Path, progres
             pool.shutdown(cancel_futures=True)
 
 
-def download(hub: Hub, file: HubFile, local: Path, advance: Callable[[int], None] = lambda n: None) -> None:
+def download(
+    hub: Hub, file: HubFile, local: Path, advance: Callable[[int], None] = lambda n: None, within: Path | None = None
+) -> None:
     """One file, resumed where an earlier attempt stopped, checked, and only then under its name.
 
-    advance: called with the number of bytes that are there now and were not before. Raises RemoteError.
+    advance: called with the number of bytes that are there now and were not before. within: the folder below which no
+    link is followed. Raises RemoteError.
     """
     if local.is_file() and file.matches(local):
         advance(file.size)
         return
     part = local.with_name(local.name + ".part")
-    local.parent.mkdir(parents=True, exist_ok=True)
     for _ in range(2):  # what was resumed may be damaged: once more from the start
-        _append(hub, file, part, advance)
+        _append(hub, file, part, advance, within)
         if file.matches(part):
-            os.replace(part, local)
+            move(part, local, within)
             fsync_folder(local.parent)
             return
-        part.unlink()
+        remove(part, within)
         advance(-file.size)
     raise RemoteError(f"'{file.path}' of {hub} arrived damaged twice: it does not match {file.checksum}")
 
 
-def _append(hub: Hub, file: HubFile, part: Path, advance: Callable[[int], None]) -> None:
-    with part.open("ab") as f:
-        done = f.tell()
+def _append(hub: Hub, file: HubFile, part: Path, advance: Callable[[int], None], within: Path | None) -> None:
+    with adding(part, within) as f:
+        done = f.seek(0, os.SEEK_END)
         if done > file.size:
-            f.truncate(done := 0)
+            empty(f.fileno())
+            done = f.seek(0)
         advance(done)
         while done < file.size:
             data = hub.read(file, done, min(done + BLOCK, file.size))
@@ -142,7 +147,7 @@ def _manifest(hub: Hub, files: Sequence[HubFile]) -> str:
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """One process writes a folder at a time; the lock goes with the process."""
-    with (folder / ".benchkit-fetch.lock").open("w") as lock:
+    with adding(folder / ".benchkit-fetch.lock", folder) as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchkit.errors import DataError, StoreError
-from benchkit.machine.files import write_atomic
+from benchkit.machine.files import read, write_atomic
 from benchkit.machine.home import expanded, has_home, private_folder
 
 if TYPE_CHECKING:
@@ -115,11 +115,15 @@ def _digest(path: Path) -> str:
         return hashlib.file_digest(f, "sha256").hexdigest()  # as the hub states it: a copy has the same fingerprint
 
 
+MEMO_BYTES = 256 << 20
+"""That a memo may have: of a million files."""
+
+
 def _read_memo(path: Path) -> dict[str, Any]:
     try:
-        memo = json.loads(path.read_text())
+        memo = json.loads(read(path, MEMO_BYTES))
         return {n: m for n, m in memo.items() if isinstance(m, list) and len(m) == 2}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}  # only a memo: what is not there is computed
 
 

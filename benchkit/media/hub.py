@@ -20,16 +20,16 @@ import re
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeVar
-from urllib.parse import quote, urlsplit
+from typing import IO, Any, Literal, TypeVar
+from urllib.parse import quote, urljoin, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from benchkit.errors import DataError, require
+from benchkit.errors import DataError, StoreError, redacted, require
+from benchkit.machine import files
 from benchkit.media.fingerprint import cache_dir
 from benchkit.media.ranges import BLOCK, Blocks, RangeStream
 
@@ -40,7 +40,10 @@ TIMEOUT = 30.0
 
 
 class RemoteError(DataError):
-    """Something on the hub cannot be read."""
+    """Something on the hub cannot be read. What it says holds no password of an address."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(redacted(message))
 
 
 class OfflineError(RemoteError):
@@ -125,13 +128,16 @@ class HubFile:
 
     def matches(self, local: Path) -> bool:
         """Whether a local file holds the same bytes."""
-        if local.stat().st_size != self.size:
-            return False
+        with files.reading(local) as f:
+            return os.fstat(f.fileno()).st_size == self.size and self.is_in(f)
+
+    def is_in(self, f: IO[bytes]) -> bool:
+        """Whether what is read from here on is the file."""
         kind, _, digest = self.checksum.partition(":")
-        running = hashlib.sha256() if kind == "sha256" else hashlib.sha1(f"blob {self.size}\0".encode())
-        with local.open("rb") as f:
-            while chunk := f.read(2**20):
-                running.update(chunk)
+        named = hashlib.sha1(f"blob {self.size}\0".encode(), usedforsecurity=False)
+        running = hashlib.sha256() if kind == "sha256" else named  # git's name of a blob
+        while chunk := f.read(2**20):
+            running.update(chunk)
         return running.hexdigest() == digest
 
 
@@ -155,16 +161,25 @@ class Hub:
         if self.revision and re.fullmatch(r"[0-9a-f]{40}", self.revision):
             return self.revision
         revision = quote(self.revision or "main", safe="")
-        return str(self._get(f"{self}", f"{self._api}/revision/{revision}").json()["sha"])
+        answer = self._json(f"{self}", self._get(f"{self}", f"{self._api}/revision/{revision}"))
+        sha = answer.get("sha") if isinstance(answer, dict) else None
+        if not (isinstance(sha, str) and re.fullmatch(r"[0-9a-f]{40}", sha)):
+            raise RemoteError(f"{endpoint()} answers with no commit of {self}: {sha!r:.80}")
+        return sha
 
     def files(self, folder: str = "") -> tuple[HubFile, ...]:
         """Every file below `folder`, sorted by path. Raises RemoteError, also where there is none."""
         url: str | None = f"{self._api}/tree/{self.commit}/{quote(folder)}?recursive=true"
         found: list[HubFile] = []
+        what = f"the list of files of {self}"
         while url:
-            page = self._get(f"the list of files of {self}", url)
-            found += [_hub_file(entry) for entry in page.json() if entry["type"] == "file"]
-            url = page.links.get("next", {}).get("url")
+            page = self._get(what, url)
+            listed = self._json(what, page)
+            try:
+                found += [_hub_file(entry) for entry in listed if entry["type"] == "file"]
+            except (KeyError, TypeError, ValueError) as e:
+                raise RemoteError(f"{endpoint()} answers with no list of files of {self}: {e!r:.200}") from e
+            url = self._next(page, url)
         if not found:
             raise RemoteError(f"{self} has no files in '{folder}' at revision {self.commit[:12]}")
         return tuple(sorted(found, key=lambda f: f.path))
@@ -211,32 +226,44 @@ class Hub:
         local = cache_dir() / "hub" / self.kind / self.repo / self.commit / path
         if local.is_file():
             return local
-        files = {f.path: f for f in self.files(path.rpartition("/")[0])}
-        if path not in files:
+        listed = {f.path: f for f in self.files(path.rpartition("/")[0])}
+        if path not in listed:
             raise RemoteError(f"{self} has no file '{path}' at revision {self.commit[:12]}")
-        return self._download(files[path], local)
+        return self._download(listed[path], local)
 
     def _download(self, file: HubFile, local: Path) -> Path:
         """Under a name of its own until it is whole, so that jobs that do the same at once do not meet."""
-        part = local.with_name(f".{local.name}.{uuid.uuid4().hex}.part")
         try:
-            local.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as f:
+            with files.writing(local, cache_dir()) as f:
                 for start in range(0, file.size, BLOCK):
                     f.write(self.read(file, start, min(start + BLOCK, file.size)))
-                f.flush()
-                os.fsync(f.fileno())
-            if not file.matches(part):
-                raise RemoteError(f"'{file.path}' of {self} arrived damaged: it does not match {file.checksum}")
-            os.replace(part, local)
-        except OSError as e:
-            raise RemoteError(f"cannot write '{local}': {e.strerror}") from e
-        finally:
-            part.unlink(missing_ok=True)
+                f.seek(0)
+                if not file.is_in(f):
+                    raise RemoteError(f"'{file.path}' of {self} arrived damaged: it does not match {file.checksum}")
+        except StoreError as e:
+            raise RemoteError(str(e)) from e
         return local
 
     def __str__(self) -> str:
         return f"the {self.kind} '{self.repo}'"
+
+    def _json(self, what: str, response: Any) -> Any:
+        try:
+            return response.json()
+        except (ValueError, RecursionError) as e:
+            raise RemoteError(f"{what} cannot be read: the answer is no JSON ({e!r:.100})") from e
+
+    def _next(self, page: Any, url: str) -> str | None:
+        """Where the list goes on: at the same host alone, for the token goes along."""
+        further: str | None = page.links.get("next", {}).get("url")
+        if further is None:
+            return None
+        here, there = urlsplit(url), urlsplit(urljoin(url, further))
+        if (there.scheme, there.netloc) != (here.scheme, here.netloc):
+            raise RemoteError(
+                f"the list of files of {self} goes on at another host, {there.scheme}://{there.netloc}: it is not asked"
+            )
+        return there.geturl()
 
     @property
     def _api(self) -> str:
@@ -332,9 +359,21 @@ def _connect(address: str, timeout: float) -> str | None:
 
 
 def _hub_file(entry: dict[str, Any]) -> HubFile:
-    lfs = entry.get("lfs")
+    lfs, path, size = entry.get("lfs"), entry["path"], entry["size"]
     checksum = f"sha256:{lfs['oid']}" if lfs else f"git:{entry['oid']}"
-    return HubFile(entry["path"], int(entry["size"]), checksum)
+    if not (isinstance(path, str) and is_name_below(path)):
+        raise RemoteError(f"{endpoint()} lists a file called {path!r:.120}, which is none below a folder")
+    if type(size) is not int or not 0 <= size < 2**63:
+        raise RemoteError(f"{endpoint()} lists the file '{path}' with {size!r:.40} bytes")
+    if not re.fullmatch(r"sha256:[0-9a-f]{64}|git:[0-9a-f]{40}", checksum):
+        raise RemoteError(f"{endpoint()} lists the file '{path}' with the checksum {checksum!r:.100}")
+    return HubFile(path, size, checksum)
+
+
+def is_name_below(path: str) -> bool:
+    """Whether a path that others gave stays below the folder that it is to be written to, by any system's rules."""
+    parts = path.split("/")
+    return path.isprintable() and "\\" not in path and all(p not in ("", ".", "..") and ":" not in p for p in parts)
 
 
 def _retry_after(error: BaseException) -> float:

@@ -5,7 +5,10 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import IO, Any
+
+from benchkit.machine.files import nameless
 
 BLOCK = 8 * 2**20
 """Bytes fetched at a time: large enough that a request's latency does not matter, small enough to be tried again."""
@@ -97,4 +100,4 @@ class Blocks:
 def _scratch_file(size: int) -> IO[bytes] | None:
     """A file without a name in TMPDIR, or None where it would fill more than half of what is free."""
     folder = tempfile.gettempdir()
-    return tempfile.TemporaryFile(dir=folder) if shutil.disk_usage(folder).free > 2 * size else None
+    return nameless(Path(folder), buffered=True) if shutil.disk_usage(folder).free > 2 * size else None

@@ -59,6 +59,8 @@ _UUID = re.compile(r"[0-9a-f]{32}")
 _TASK_OF = re.compile(r"[0-9a-f]{32}-[0-9]{1,9}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _PREDICTIONS = re.compile(r"predictions/[0-9a-f]{32}\.parquet")
+_NAME = re.compile(r"benchkit-[0-9a-f]{8}")
+_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\+-]{0,255}")
 _TIME = re.compile(r"(19[7-9]\d|20\d\d)-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
 _JOB = re.compile(r"[0-9]{1,19}(_[0-9]{1,9})?")
 
@@ -124,6 +126,8 @@ PREDICTIONS = Kind(
     "predictions/, 32 hexadecimal digits and .parquet", str,
     lambda v: _PREDICTIONS.fullmatch(v) is not None,
 )  # fmt: skip
+SUBMISSION_NAME = Kind("benchkit- and 8 hexadecimal digits", str, lambda v: _NAME.fullmatch(v) is not None)
+USER = Kind("the name of a user", str, lambda v: _USER.fullmatch(v) is not None)
 TEXT = Kind(f"text of at most {TEXT_CHARACTERS:,} characters", str, is_text)
 JSON = Kind("JSON", str, _is_json)
 OBJECT = Kind("a JSON object", str, _is_object)

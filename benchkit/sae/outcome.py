@@ -14,6 +14,7 @@ from typing import Any
 
 from benchkit.activations.shards import read_json, sha256_of
 from benchkit.errors import BenchkitError, FitError, StoreError
+from benchkit.machine import files
 from benchkit.machine.files import write_atomic
 from benchkit.sae.config import SAEConfig
 from benchkit.scorers.saved import read_record
@@ -55,7 +56,7 @@ class Folder:
         is something; StoreError where it cannot be used."""
         plain = json.loads(json.dumps(dict(identity)))
         try:
-            to.mkdir(parents=True, exist_ok=True)
+            files.make_folder(to)
         except OSError as e:
             raise StoreError(f"cannot use the folder '{to}': {e.strerror}") from e
         path = to / "training.json"
@@ -76,7 +77,7 @@ class Folder:
     def claim(self) -> None:
         """Says whose it is, under its lock, and removes what a kill has left half-written."""
         for half in self.to.glob(".*.part"):
-            half.unlink()
+            files.remove(half)
         self.write()
 
     def write(self) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from benchkit.errors import BenchkitError, FitError, StoreError
+from benchkit.machine import files
 from benchkit.machine.files import writing
 from benchkit.machine.times import now
 from benchkit.sae.config import SAEConfig, TrainConfig
@@ -156,7 +157,7 @@ class Session:
         wall = self.wall_s + time.perf_counter() - self.began
         self.folder.done |= {name: {**its, "wall_s": wall} for name, its in done.items()}
         self.folder.write()
-        (self.folder.to / "checkpoint.pt").unlink(missing_ok=True)
+        files.remove(self.folder.to / "checkpoint.pt")
 
     def _write(self, run: Run, shown: Any) -> None:
         """Raises FitError where its last step made it useless."""
@@ -190,7 +191,7 @@ class Session:
         for side, prefix in zip(range(len(self.source.sides)), ("normalise.", "target."), strict=False):
             tensors |= {f"{prefix}{k}": v for k, v in self.tensors[run.config.normalise, side].items()}
         state = self.folder.state(run.config.name)
-        state.parent.mkdir(exist_ok=True)
+        files.make_folder(state.parent, state.parent.parent)
         _save(state, run.state())
         write_tensors(self.folder.to / f"{run.config.name}.safetensors", tensors, record)
 

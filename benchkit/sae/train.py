@@ -9,6 +9,7 @@ from benchkit.activations.recording import Recording
 from benchkit.errors import BenchkitError, DataError, StoreError, require
 from benchkit.features.batches import memory_suffices
 from benchkit.features.lock import holder, try_lock
+from benchkit.machine import files
 from benchkit.machine.float32 import fast_float32
 from benchkit.progress import Progress, Silent
 from benchkit.sae.config import Precision, SAEConfig, TrainConfig
@@ -77,7 +78,7 @@ def train(
     )
     folder = Folder.open(to, identity)
     if not folder.left(configs, steps):
-        (to / "checkpoint.pt").unlink(missing_ok=True)  # where a kill came between the end and that
+        files.remove(to / "checkpoint.pt")  # where a kill came between the end and that
         return folder.outcome(configs, fresh=False)
     lock = try_lock(to)
     if lock is None:
@@ -101,7 +102,7 @@ def _groups(folder: Folder, configs: Sequence[SAEConfig], steps: int) -> Iterato
         left = folder.left(configs, steps).get(under_way["start"], [])
         group = [c for c in left if asdict(c) in under_way["autoencoders"]]
         if not left and under_way["steps"] == steps:
-            path.unlink()  # a kill came between the end and that
+            files.remove(path)  # a kill came between the end and that
         elif len(group) < len(under_way["autoencoders"]) or under_way["steps"] != steps:
             raise BenchkitError(
                 f"'{folder.to}' holds another training that is not done (of {len(under_way['autoencoders'])} "

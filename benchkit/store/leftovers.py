@@ -6,13 +6,12 @@ A file's age is taken from the clock of the file system that it lies on, never f
 import os
 import platform
 import re
-import tempfile
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchkit.machine.files import listed, read, remove, remove_tree
+from benchkit.machine.files import listed, nameless, read, remove, remove_tree
 from benchkit.records.gate import OWNER
 from benchkit.store.claims import Owner, known_here
 from benchkit.store.database import Store
@@ -86,7 +85,7 @@ def older(paths: Iterable[Path], seconds: float) -> list[Path]:
 
 def _moment(folder: Path) -> float:
     """This moment by the clock of the file system. Raises OSError."""
-    with tempfile.TemporaryFile(dir=folder) as f:
+    with nameless(folder) as f:
         return os.fstat(f.fileno()).st_mtime
 
 

@@ -27,7 +27,7 @@ def locked(side: Path, token: str, who: str = "") -> Iterator[int]:
         with suppress(OSError):  # a file system without locks: then the process's own life is all that is known
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         with suppress(OSError):  # a full disk: then it is its age that tells
-            os.truncate(descriptor, 0)
+            files.empty(descriptor)
             os.pwrite(descriptor, who.encode(), 0)
         yield descriptor
     finally:

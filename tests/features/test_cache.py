@@ -335,7 +335,7 @@ def test_an_index_that_cannot_be_read_is_named(run: Extract, tmp_path: Path) -> 
     run()
     (entry_of(tmp_path) / "index").unlink()
     (entry_of(tmp_path) / "index").mkdir()
-    with pytest.raises(StoreError, match=r"cannot read the feature cache '.*': Is a directory"):
+    with pytest.raises(StoreError, match=r"cannot read the feature cache '.*': it is a folder, and so no file"):
         ls(tmp_path / "cache")
 
 

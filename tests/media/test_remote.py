@@ -302,3 +302,43 @@ def test_nothing_is_written_to_the_hubs_cache(server, hub, tmp_path):
     hub.file("model.safetensors")
     hub.read(file(hub), 0, 100)
     assert not (tmp_path / "hf-cache").exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["../outside", "data/../../outside", "/etc/passwd", "data//x", "data/./x", "..\\outside", "C:/x", "a\nb"],
+)
+def test_a_file_whose_name_leads_elsewhere_is_refused(server, hub, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    entry = {"type": "file", "path": name, "size": 3, "oid": "0" * 40}
+    monkeypatch.setattr(server, "tree", lambda folder: [entry])
+    with pytest.raises(RemoteError, match="is none below a folder") as refused:
+        hub.files("data")
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"size": -1}, {"size": "3"}, {"size": 2**70}, {"oid": "../x"}, {"lfs": {"oid": "zz"}}, {"lfs": 3}, {"oid": None}],
+)
+def test_a_list_of_files_that_makes_no_sense_is_one_line(server, hub, monkeypatch, entry: dict) -> None:
+    given = {"type": "file", "path": "data/x", "size": 3, "oid": "0" * 40} | entry
+    monkeypatch.setattr(server, "tree", lambda folder: [given])
+    with pytest.raises(RemoteError, match=r"lists the file|no list of files"):
+        hub.files("data")
+
+
+def test_the_token_goes_to_no_other_host(server, hub, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeHub(tmp_path / "repository", "someone/data") as other:
+        monkeypatch.setattr(FakeHub, "url", other.url)  # the list of files says that it goes on there
+        monkeypatch.setattr("benchkit.testing.hub.PAGE", 1)
+        with pytest.raises(RemoteError, match=r"goes on at another host, http://127.0.0.1:.*: it is not asked"):
+            hub.files("data")
+        assert other.api_requests == []
+
+
+def test_a_password_in_the_address_is_in_no_message(monkeypatch: pytest.MonkeyPatch, hub) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "http://ada:secret@127.0.0.1:9")
+    with pytest.raises(OfflineError) as refused:
+        hub.files("data")
+    assert "secret" not in str(refused.value)
+    assert "http://127.0.0.1:9" in str(refused.value)

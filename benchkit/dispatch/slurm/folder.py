@@ -12,15 +12,17 @@ the jobs, a job that has waited in vain says `void`, and what is written first h
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, Literal
 
 from benchkit.errors import StoreError
-from benchkit.machine.files import write_atomic
+from benchkit.machine import files
+from benchkit.records.gate import SMALL_BYTES, SUBMISSION_NAME, USER, strict_json
 
 Verdict = Literal["go", "void"]
 
@@ -37,28 +39,33 @@ class Submission:
     name: str
 
     def write(self, folder: Path) -> None:
-        write_atomic(folder / "submission.json", json.dumps(asdict(self)).encode())
+        files.write_atomic(folder / "submission.json", json.dumps(asdict(self)).encode(), _side(folder))
 
     @staticmethod
     def read(folder: Path) -> "Submission":
         """Raises StoreError where it is missing or damaged."""
         path = folder / "submission.json"
         try:
-            return Submission(**json.loads(path.read_text()))
+            made = Submission(**strict_json(files.read(path, SMALL_BYTES, _side(folder)).decode()))
+            if not (USER(made.user) and SUBMISSION_NAME(made.name) and type(made.cluster) is str):
+                raise ValueError("it is none that benchkit has written")
         except (OSError, ValueError, TypeError) as e:
             raise StoreError(f"'{path}' cannot be read: {e}") from e
+        return made
+
+
+def _side(folder: Path) -> Path:
+    """The folder beside the registry, below which no link is followed."""
+    return folder.parent.parent
 
 
 def decide(folder: Path, verdict: Verdict) -> Verdict:
     """Says `verdict`, unless somebody has spoken before; what holds. On any file system: a link is made once."""
-    mine = folder / f".verdict-{os.getpid()}-{os.uname().nodename}-{time.monotonic_ns()}"
-    write_atomic(mine, verdict.encode())
-    try:
-        os.link(mine, folder / "verdict")
-    except FileExistsError:
-        pass
-    finally:
-        mine.unlink()
+    mine = folder / f".verdict-{token_hex(16)}"
+    files.write_atomic(mine, verdict.encode(), _side(folder))
+    with suppress(FileExistsError):
+        files.link(mine, folder / "verdict", _side(folder), _side(folder))
+    files.remove(mine, _side(folder))
     held = verdict_of(folder)
     assert held is not None, f"{folder} has lost its verdict"
     return held
@@ -67,10 +74,10 @@ def decide(folder: Path, verdict: Verdict) -> Verdict:
 def verdict_of(folder: Path) -> Verdict | None:
     """What was said, if anything."""
     try:
-        said = (folder / "verdict").read_text()
+        said = files.read(folder / "verdict", SMALL_BYTES, _side(folder))
     except FileNotFoundError:
         return None
-    return "go" if said == "go" else "void"
+    return "go" if said == b"go" else "void"
 
 
 def await_verdict(folder: Path, wait_s: float = VERDICT_WAIT, sleep: Callable[[float], None] = time.sleep) -> Verdict:
@@ -92,13 +99,13 @@ def fate_file(folder: Path, index: int) -> Path:
 
 
 def write_fate(folder: Path, index: int, **fate: Any) -> None:
-    write_atomic(fate_file(folder, index), json.dumps(fate).encode())
+    files.write_atomic(fate_file(folder, index), json.dumps(fate).encode(), _side(folder))
 
 
 def read_fate(folder: Path, index: int) -> dict[str, Any]:
     """What the job wrote as it ended: `exit`, its exit code, or `reason`; nothing where it could not write."""
     try:
-        found = json.loads(fate_file(folder, index).read_text())
+        found = strict_json(files.read(fate_file(folder, index), SMALL_BYTES, _side(folder)).decode())
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -6,8 +6,6 @@ does not answer, or another cluster's scheduler would have to, a job counts as a
 
 import platform
 import re
-import shutil
-import tempfile
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,13 +15,15 @@ from typing import Any
 
 from benchkit.dispatch.logs import tail
 from benchkit.dispatch.slurm.folder import Submission, decide, job_file, log_name, read_fate, verdict_of
-from benchkit.errors import Reason, StoreError
-from benchkit.machine import scheduler
+from benchkit.errors import BenchkitError, Reason, StoreError
+from benchkit.machine import files, scheduler
 from benchkit.machine.scheduler import ENDED, Seen, Unreachable
 from benchkit.machine.times import now
 from benchkit.machine.trouble import ended_by
+from benchkit.records.gate import SEALED_BYTES
 from benchkit.records.others import Failure
 from benchkit.records.report import Cell
+from benchkit.store.columns import gate
 from benchkit.store.database import Store
 from benchkit.store.insert import insert_failure
 from benchkit.store.opening import refresh
@@ -96,7 +96,9 @@ def open_jobs(store: Store) -> list[Open]:
         f"WHERE n OR state NOT IN ({', '.join('?' * (len(ENDED) + 1))}) ORDER BY submitted_at, job",
         (*sorted(ENDED), GONE),
     )
-    return [Open(job, owner, store.side / folder, *rest) for job, owner, folder, *rest in rows.fetchall()]
+    found = rows.fetchall()
+    gate(store.path, "submissions", ("job", "owner", "folder", "state", "reason", "updated_at"), found)
+    return [Open(job, owner, store.side / folder, *rest) for job, owner, folder, *rest in found]
 
 
 def _ask(jobs: list[Open]) -> dict[str, Seen]:
@@ -127,7 +129,7 @@ def _submission(folder: Path) -> Submission | None:
 def _take_in(store: Store) -> None:
     """Everything that is sealed by now. Making a file in the inbox has a network file system list it afresh."""
     if store.inbox.is_dir():
-        with tempfile.TemporaryFile(dir=store.inbox):
+        with files.nameless(store.inbox):
             pass
     refresh(store)
 
@@ -164,7 +166,7 @@ def _tidy(store: Store, folder: Path) -> None:
         "SELECT 1 FROM submissions WHERE folder = ? AND (state <> 'COMPLETED' OR owner IN (SELECT owner FROM claims))"
     )
     if not store.execute(others, (name,)).fetchone():
-        shutil.rmtree(folder, ignore_errors=True)
+        files.remove_tree(folder, store.side)
 
 
 def _left(store: Store, job: Open) -> list[Cell]:
@@ -220,10 +222,10 @@ def _options(job: Open) -> dict[str, Any]:
     from benchkit.jobs.job import Job
 
     try:
-        text = job_file(job.folder, job.index).read_text()
-    except OSError:
+        text = files.read(job_file(job.folder, job.index), SEALED_BYTES, job.folder.parent.parent).decode()
+        return Job.from_json(text).options.circumstances()
+    except (OSError, ValueError, BenchkitError):  # it is gone, or not what was written: then nothing is known of it
         return {}
-    return Job.from_json(text).options.circumstances()
 
 
 def _seconds_since(stamp: str) -> float:

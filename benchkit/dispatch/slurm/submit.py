@@ -16,8 +16,7 @@ from benchkit.dispatch.slurm.settings import SlurmSettings
 from benchkit.dispatch.slurm.task import JobFile
 from benchkit.errors import BenchkitError, require
 from benchkit.jobs.job import Job, JobOptions
-from benchkit.machine import scheduler
-from benchkit.machine.files import write_atomic
+from benchkit.machine import files, scheduler
 from benchkit.machine.interpreter import SAFE
 from benchkit.machine.scheduler import Unreachable
 from benchkit.machine.times import now
@@ -88,8 +87,14 @@ def _submit(
     if any(c in str(folder) for c in "%\n"):
         raise BenchkitError(f"Slurm cannot write logs below '{folder}': '%' in a path has a meaning of its own there")
     name = f"benchkit-{token[:8]}"
+    files.make_folder(folder, store.side.absolute())
+    if (others := files.writable_by_others(folder)) is not None:
+        raise BenchkitError(
+            f"others may write to '{others}', and what Slurm runs for you lies there: name a registry with --db "
+            "in a folder of yours alone, and `benchkit merge` it afterwards"
+        )
     for i, job in enumerate(jobs):
-        write_atomic(job_file(folder, i), job.to_json().encode())
+        files.write_atomic(job_file(folder, i), job.to_json().encode(), store.side.absolute())
     Submission(cluster, scheduler.user(), name).write(folder)
     try:
         numbers = _sbatch(folder, name, len(jobs), settings, after)

@@ -16,6 +16,7 @@ from typing import Any
 from benchkit.dispatch import LOG
 from benchkit.dispatch.machine import node_environment
 from benchkit.dispatch.slurm.folder import await_verdict, fate_file, job_file, log_name, write_fate
+from benchkit.machine import files
 from benchkit.machine.cluster import slurm_job
 from benchkit.machine.interpreter import BENCHKIT
 
@@ -43,7 +44,7 @@ class JobFile:
     def _run(self) -> int:
         """The exit code of the job's process."""
         folder = Path(self.folder)
-        fate_file(folder, self.index).unlink(missing_ok=True)  # an earlier attempt's
+        files.remove(fate_file(folder, self.index), folder)  # an earlier attempt's
         if await_verdict(folder) == "void":
             return 0  # nobody waits for this job: its launcher ended before the registry knew of it
         file = job_file(folder, self.index)
@@ -65,8 +66,7 @@ class JobFile:
 
 def _link_log(link: Path, folder: Path) -> None:
     """A failure takes the end of the log from beside the job's file."""
-    link.unlink(missing_ok=True)
-    link.symlink_to(folder / log_name(slurm_job() or ""))
+    files.point(link, folder / log_name(slurm_job() or ""), folder)
 
 
 def _stop() -> None:

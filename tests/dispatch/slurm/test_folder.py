@@ -64,7 +64,7 @@ def test_a_fate_that_is_cut_off_is_none(tmp_path: Path) -> None:
 
 
 def test_a_submission_is_read_as_it_was_written(tmp_path: Path) -> None:
-    submission = Submission("big", "ada", "benchkit-00ff")
+    submission = Submission("big", "ada", "benchkit-0123abcd")
     submission.write(tmp_path)
     assert Submission.read(tmp_path) == submission
     with pytest.raises(StoreError, match="cannot be read"):

@@ -15,6 +15,38 @@ hypothesis.settings.register_profile("benchkit", deadline=None)
 hypothesis.settings.load_profile("benchkit")
 
 
+PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """The whole suite, or a tier of it, runs on every processor; files and tests that are named, in this process."""
+    everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if everything and config.option.numprocesses is None and not (config.option.usepdb or config.option.collectonly):
+        config.option.numprocesses = PROCESSORS
+        config.option.dist = "loadgroup"  # what shares something costly, or bears no neighbour, is marked xdist_group
+        os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each of them, and of what they start
+
+
+GROUPS = {"cluster": "slurm", "cluster_with_accounts": "slurm", "browser": "browser", "wheelhouse": "wheels"}
+"""Fixtures that are made once, or that two tests cannot have at a time, and the group of the tests that use one: all on
+one processor. `@pytest.mark.xdist_group("name")` puts any other test into a group."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        for group in {GROUPS[name] for name in getattr(item, "fixturenames", ()) if name in GROUPS}:
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # the long ones first, so that none is last
+
+
+@pytest.fixture(scope="session")
+def kills() -> int:
+    """At how many instants a test of robustness kills: BENCHKIT_KILLS, which CI sets to 100."""
+    return int(os.environ.get("BENCHKIT_KILLS", "20"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data beside the repository. Absent in a user's clone; CI must have it."""

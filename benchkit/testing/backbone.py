@@ -64,6 +64,21 @@ class BackboneSuite(Suite):
                 )
                 expect(np.isfinite(x).all(), f"preprocess gives NaN or infinity for {name}")
 
+    def test_no_more_of_a_recording_is_used_than_it_states(self) -> None:
+        backbone = self.make()
+        seconds, rate = backbone.seconds, backbone.sample_rate
+        if seconds is None or not rate or "audio" not in backbone.modalities:
+            return
+        expect(seconds > 0, f"seconds is {seconds!r}, and must be above 0, or None where all of a recording is used")
+        used = round(float(seconds) * rate)
+        wave = 0.1 * np.random.default_rng(0).standard_normal(2 * used, dtype=np.float32)
+        expect_same(
+            preprocess(backbone, wave),
+            preprocess(backbone, wave[:used]),
+            0.0,
+            f"a recording of {2 * seconds:g} s and its first {seconds:g} s, which is what seconds states",
+        )
+
     def test_preprocess_is_deterministic(self) -> None:
         one, two = self.make(), self.make()
         for modality in one.modalities:

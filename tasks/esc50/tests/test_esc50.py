@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from benchkit import DataError, SpecError, Task, resolve
+import benchkit
+from benchkit import BenchkitError, DataError, SpecError, Task, resolve
+from benchkit.api import Settings
+from benchkit.records.report import Check
 from benchkit.testing import check_task
 
 HEADER = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
@@ -206,3 +209,49 @@ def test_esc10_opens_as_it_is_published(shared: Path) -> None:
     wave = example.media.load(44_100)
     assert 4.9 < len(wave) / 44_100 < 5.1
     assert 0.01 < np.abs(wave).max() <= 1.5  # Vorbis may overshoot full scale
+
+
+def media_check(root: Path, folder: Path, more: str = "") -> Check:
+    """Of a run."""
+    (report,) = benchkit.run(
+        task=f"esc50,root={root}{more}", model="logmel", classifier="centroid", db=folder / "r.sqlite"
+    )
+    return report.metrics[0].value, next(c for c in report.checks if c.name == "media")
+
+
+def test_channels_that_cancel_are_named_and_channel_is_the_way_out(root: Path, tmp_path: Path) -> None:
+    for clip in ("1-1000-A-0", "3-3003-B-3"):
+        wave, rate = soundfile.read(root / "audio" / f"{clip}.wav")
+        soundfile.write(root / "audio" / f"{clip}.wav", np.stack([wave, -wave], 1), rate)
+    found = media_check(root, tmp_path)
+    assert found.status == "warn"
+    assert found.summary.startswith("the channels of 2 of 30 cancel in their mix ('1-1000-A-0', '3-3003-B-3'): choose")
+    for channel in ("left", "right", "loudest"):
+        assert media_check(root, tmp_path, f",channel={channel}").status == "ok"
+    again = media_check(root, tmp_path, ",subset=esc10")
+    assert again.details["cancel"] == {"n": 1, "examples": ["1-1000-A-0"]}
+
+
+def test_what_was_noticed_is_kept_with_the_features(root: Path, tmp_path: Path) -> None:
+    wave, rate = soundfile.read(root / "audio" / "1-1000-A-0.wav")
+    soundfile.write(root / "audio" / "1-1000-A-0.wav", 0 * wave, rate)
+    before = media_check(root, tmp_path)
+    (report,) = benchkit.run(task=f"esc50,root={root}", model="logmel", classifier="knn", db=tmp_path / "r.sqlite")
+    (after,) = (c for c in report.checks if c.name == "media")
+    assert before.summary == after.summary == "1 of 30 silent ('1-1000-A-0')"
+    assert before.status == "warn"
+
+
+def test_one_clip_that_was_cut_stops_the_run_with_its_name_and_can_be_left_out(root: Path, tmp_path: Path) -> None:
+    clip = root / "audio" / "2-2000-B-0.wav"
+    clip.write_bytes(clip.read_bytes()[:1_000])
+    with pytest.raises(BenchkitError, match=r"2-2000-B-0.wav' is cut off: it states 0.10 s, and holds 0.06 s"):
+        media_check(root, tmp_path)
+    (report,) = benchkit.run(
+        task=f"esc50,root={root}",
+        model="logmel",
+        classifier="centroid",
+        db=tmp_path / "r.sqlite",
+        settings=Settings(skip_bad=1),
+    )
+    assert (report.n_test, report.n_skipped) == (29, 1)

@@ -201,6 +201,10 @@ class Augments(Right):
         return super().preprocess(raw) + np.random.rand(SAMPLES).astype(np.float32)
 
 
+class StatesTooLittle(Right):
+    seconds = 0.25
+
+
 class WritesToItsInput(Right):
     def preprocess(self, raw: np.ndarray) -> np.ndarray:
         raw[:] = 0
@@ -347,6 +351,11 @@ BROKEN: list[tuple[type[Backbone], str, str]] = [
     (AnyType, "preprocess_gives_one_shape_and_type_for_whatever_comes", "float64 [8000] for noise of 0.1 s"),
     (FailsWhenShort, "preprocess_gives_one_shape_and_type_for_whatever_comes", "window longer than the signal"),
     (DividesBySilence, "preprocess_gives_one_shape_and_type_for_whatever_comes", "NaN or infinity for silence"),
+    (
+        StatesTooLittle,
+        "no_more_of_a_recording_is_used_than_it_states",
+        "0.5 s and its first 0.25 s, which is what seconds",
+    ),
     (Augments, "preprocess_is_deterministic", "preprocessed twice: they differ"),
     (WritesToItsInput, "preprocess_is_deterministic", "preprocess modifies what it is given"),
     (WritesToTheBatch, "a_batch_of_one_gives_the_same_features", "encode modifies what it is given"),

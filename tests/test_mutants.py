@@ -81,7 +81,7 @@ def test_it_tells_what_is_noticed_from_what_is_not(
 ) -> None:
     tree = tmp_path / "repository"
     (tree / "bench").mkdir(parents=True)
-    tool = TOOL.read_text().replace("LEAST_LIMIT, TIMES = 60.0, 8.0", "LEAST_LIMIT, TIMES = 5.0, 1.0")
+    tool = TOOL.read_text().replace("LEAST_LIMIT, TIMES = 60.0, 4.0", "LEAST_LIMIT, TIMES = 5.0, 1.0")
     for name, text in (("thing.py", CODE), ("test_thing.py", TEST), ("bench/mutants.py", tool)):
         (tree / name).write_text(text)
     faults = tmp_path / "faults.toml"

@@ -57,6 +57,41 @@ def test_the_l1_penalty_has_the_weight_of_its_step(number: int) -> None:
     torch.testing.assert_close(model.w_enc.grad, expected, rtol=1e-4, atol=1e-6)
 
 
+def test_a_gradient_is_of_its_own_step_alone() -> None:
+    z, other = vectors(), vectors(32)
+    run = Run.start(TOPK, z, "cpu", "x")
+    run.step(z, 0, 10, PLAIN, log=False)
+    model = run.model
+    f = model.active(model.pre_activations(other), training=True)
+    expected = torch.autograd.grad((other - model.decode(f)).square().sum(dim=1).mean(), model.b_dec)[0]
+    run.step(other, 1, 10, PLAIN, log=False)
+    assert model.b_dec.grad is not None
+    torch.testing.assert_close(model.b_dec.grad, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_a_step_turns_directions_and_neither_lengthens_nor_shortens_them() -> None:
+    """Adam would remember what is taken away afterwards."""
+    z = vectors()
+    run = Run.start(TOPK, z, "cpu", "x")
+    before = run.model.w_dec.detach().clone()
+    run.step(z, 0, 10, PLAIN, log=False)
+    grad = run.model.w_dec.grad
+    assert grad is not None
+    assert grad.abs().max() > 0.1
+    torch.testing.assert_close((grad * before).sum(dim=1), torch.zeros(12), rtol=0, atol=1e-3)
+    torch.testing.assert_close(run.model.w_dec.detach().norm(dim=1), torch.ones(12))
+
+
+def test_where_half_of_the_units_are_active_the_encoder_begins_as_long_as_reconstructs_best() -> None:
+    z = vectors()
+    model = Run.start(RELU, z, "cpu", "x").model
+    made = (model.pre_activations(z).relu() @ model.w_dec).detach()
+    wanted = z - model.b_dec.detach()
+    assert float((made * wanted).sum() / (made * made).sum()) == pytest.approx(1, rel=1e-4)
+    assert float(model.w_enc.detach().norm(dim=0).mean()) < 0.9
+    torch.testing.assert_close(Run.start(TOPK, z, "cpu", "x").model.w_enc.detach().norm(dim=0), torch.ones(12))
+
+
 def test_l1_warms_up_from_its_first_step_on() -> None:
     assert [l1_scale_at(i, 10, 0.8) for i in (0, 3, 7, 8, 9)] == [1 / 8, 4 / 8, 1, 1, 1]
     assert [l1_scale_at(i, 10, 0.0) for i in (0, 9)] == [1, 1]

@@ -161,12 +161,19 @@ class HF(Backbone):
             raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has hidden states 0 to {n}, not {layer}")
 
     def _example(self) -> Any:
-        """One preprocessed example of noise, on the device, [1, ...]."""
+        """One preprocessed example of noise, on the device, [1, ...]. Raises BenchkitError for a processor that draws
+        random numbers, or does not hear all of a clip."""
         import torch
 
         p = self.params
         with loading.readable(p.checkpoint, "processor"):
-            made = self.recipe.prepare(trial.example(self.sample_rate, p.seconds))
+            raw = trial.example(self.sample_rate, p.seconds)
+            made, again = self.recipe.prepare(raw.copy()), self.recipe.prepare(raw.copy())
+            tail = None
+            if self.sample_rate is not None:
+                raw[-len(raw) // 10 :] *= -2
+                tail = self.recipe.prepare(raw)
+            trial.whole_clip(p.checkpoint, p.seconds, made, again, tail)
         return torch.from_numpy(made[None]).to(self._device)
 
     def _without(self, missing: Sequence[str]) -> None:
@@ -340,8 +347,10 @@ class HF(Backbone):
         """Versions of what preprocesses and computes, where another one is known to give other features."""
         from importlib.metadata import PackageNotFoundError, version
 
+        import transformers
+
         kind = type(self.processor)
-        made = {"transformers": version("transformers"), "processor": f"{kind.__module__}.{kind.__name__}"}
+        made = {"transformers": transformers.__version__, "processor": f"{kind.__module__}.{kind.__name__}"}
         for package in ("torchaudio", "torchvision"):  # used where they are, with other arithmetic
             try:
                 made[package] = version(package)

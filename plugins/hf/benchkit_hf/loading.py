@@ -14,6 +14,10 @@ UNSAID = ("_name_or_path", "architectures", "transformers_version")
 """Of a configuration's file: what changes no feature."""
 
 
+COMPUTED = ("position_ids", "inv_freq", "relative_position_index", "num_batches_tracked")
+"""Tables that older checkpoints hold, and that models compute now."""
+
+
 def config_of(name: str, folder: Path, code: bool) -> Any:
     """Raises BenchkitError."""
     from transformers import AutoConfig
@@ -107,7 +111,8 @@ def pretrained_model(name: str, folder: Path, config: Any, code: bool, family: F
             folder, config=config, dtype=torch.float32, output_loading_info=True, **code_too
         )
     inside = f"{family.part}." if family.part else ""
-    extra = [k for k in sorted(info["unexpected_keys"]) if _of_encoder(k, model, inside)]
+    unknown = sorted(k for k in info["unexpected_keys"] if not k.endswith(COMPUTED))
+    extra = [k for k in unknown if _of_encoder(k, model, inside)]
     if extra:
         raise BenchkitError(f"the checkpoint '{name}' has an unknown tensor '{extra[0]}'{_more(extra)}")
     missing = [k.removeprefix(inside) for k in sorted(info["missing_keys"]) if k.startswith(inside)]

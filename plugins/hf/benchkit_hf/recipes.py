@@ -180,8 +180,12 @@ class Waves(Clips):
         return samples
 
     def real(self, x: Any, n_tokens: int) -> Any:
-        squeezed = max(1, int(self.frames(self.wanted)) // n_tokens)  # inside of SEW two frames are one
-        return _below((self.frames(x[:, 0].long()) // squeezed).clamp(1, n_tokens), n_tokens)
+        own, whole = self.frames(x[:, 0].long()), int(self.frames(self.wanted))
+        if n_tokens != whole and n_tokens == self.expected_tokens():
+            own = _adapted(own, self.config)
+        elif n_tokens < whole:  # inside of SEW two frames are one
+            own = own // (whole // n_tokens)
+        return _below(own.clamp(1, n_tokens), n_tokens)
 
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         return [one[1 : 1 + int(one[0])] for one in x]
@@ -192,7 +196,7 @@ class Waves(Clips):
         return StatedInputs(-LOUD, LOUD)
 
     def expected_tokens(self) -> int | None:
-        return None if getattr(self.config, "add_adapter", False) else int(self.frames(self.wanted))
+        return int(_adapted(self.frames(self.wanted), self.config))
 
 
 class Mel(Clips):
@@ -220,7 +224,11 @@ class Mel(Clips):
         return {"input_features": values, "attention_mask": _below(x[:, 0], values.shape[1]).long()}
 
     def real(self, x: Any, n_tokens: int) -> Any:
-        return _below(x[:, 0].clamp(1, n_tokens), n_tokens)
+        own = x[:, 0].long()
+        wide = self.processor.feature_size * self.processor.stride
+        if n_tokens < (x.shape[1] - 1) // wide:
+            own = _adapted(own, self.config)
+        return _below(own.clamp(1, n_tokens), n_tokens)
 
     def given(self, x: Float32[np.ndarray, "B ..."]) -> list[Float32[np.ndarray, " n"]]:
         wide = self.processor.feature_size * self.processor.stride
@@ -400,6 +408,13 @@ def _below(counts: Any, n: int) -> Any:
     import torch
 
     return torch.arange(n, device=counts.device) < counts[:, None]
+
+
+def _adapted(frames: Any, config: Any) -> Any:
+    """Behind the adapter's convolutions, where the model has one."""
+    for _ in range(config.num_adapter_layers if getattr(config, "add_adapter", False) else 0):
+        frames = (frames - 1) // config.adapter_stride + 1
+    return frames
 
 
 def _half(n: Any) -> Any:

@@ -39,6 +39,19 @@ def same_twice(name: str, first: Any, second: Any) -> None:
         )
 
 
+def whole_clip(name: str, seconds: float, one: np.ndarray, again: np.ndarray, tail: np.ndarray | None) -> None:
+    """one, again: of the same image or clip of `seconds`. tail: of a clip that differs from it in its last tenth.
+    Raises BenchkitError where the processor draws random numbers, or leaves off before the end."""
+    if not np.array_equal(one, again):
+        raise refuse(name, "its processor does not give the same twice: it draws random numbers")
+    if tail is not None and np.array_equal(one, tail):
+        raise refuse(
+            name,
+            f"its processor hears less than seconds={seconds:g}: what lies beyond would be ignored; give fewer "
+            "seconds, and cut recordings into windows that long",
+        )
+
+
 def grid_of(config: Any, pixels: tuple[int, ...]) -> tuple[int, int] | None:
     """Rows and columns of patches of an image of this shape, [..., H, W], where the configuration says how large they
     are."""
@@ -56,12 +69,12 @@ def cells_of(
     patches together. asked: whether the user said how many tokens come before. Raises BenchkitError where tokens are
     left out."""
     rows, columns = grid
-    while rows and columns:
+    while True:
         if rows * columns == n_tokens:
             return rows, columns
-        if not merges:
+        if not merges or rows * columns <= 1:
             break
-        rows, columns = rows // 2, columns // 2
+        rows, columns = -(-rows // 2), -(-columns // 2)
     n, total = grid[0] * grid[1], n_tokens + prefix
     if n <= total <= n + 16 and asked:
         raise refuse(name, f"it gives {total} tokens of {n} patches, so prefix_tokens={total - n}, not {prefix}")
@@ -87,12 +100,14 @@ def changed_images(x: Any, cells: tuple[int, int]) -> tuple[Any, list[int]]:
 
 def in_order(name: str, before: Any, after: Any, chosen: list[int]) -> None:
     """before: tokens [1, T, D]. after: those of the changed images. The token that turned furthest must be the changed
-    cell's, mostly: attention changes the others too. Raises BenchkitError."""
+    cell's, mostly, for attention changes the others too; or be the same one whatever was changed, as the few tokens are
+    where some models keep what is of the whole image. Raises BenchkitError."""
     import torch
 
     alike = torch.cosine_similarity(after.float(), before.float(), dim=2)
-    hits = sum(int(row.argmin()) == cell for row, cell in zip(alike, chosen, strict=True))
-    if 2 * hits < len(chosen):
+    turned = alike.argmin(dim=1).tolist()
+    hits = sum(place == cell for place, cell in zip(turned, chosen, strict=True))
+    if 2 * hits < len(chosen) <= len(set(turned)) + 1:
         raise refuse(
             name,
             f"its tokens are not in the order of the image's patches: of {len(chosen)} patches that were changed one "

@@ -15,7 +15,10 @@ from safetensors.numpy import load_file, save_file
 from tiny_models import PICTURE, clip, image, load, vit_processor
 
 from benchkit import BenchkitError
+from benchkit_hf import families
 from benchkit_hf.backbone import HF, HFParams
+from benchkit_hf.families import FAMILIES, Family
+from benchkit_hf.recipes import Waves
 
 Saved = Callable[[str], Path]
 
@@ -136,6 +139,24 @@ def test_a_clip_longer_than_the_model_hears_is_refused_at_setup(
 ) -> None:
     with pytest.raises(BenchkitError, match=rf"hears {limit} s, and seconds={seconds:g}: what lies beyond"):
         load(saved(name), seconds=seconds)
+
+
+def test_a_processor_that_leaves_off_before_the_end_or_draws_numbers_is_refused(
+    saved: Saved, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unknown = {**FAMILIES, "wav2vec2": Family("unknown")}
+    monkeypatch.setattr(families, "FAMILIES", unknown)
+    load(saved("wav2vec2"))
+    own = tf.Wav2Vec2FeatureExtractor.__call__
+    monkeypatch.setattr(Waves, "wanted", 16_000)
+    monkeypatch.setattr(tf.Wav2Vec2FeatureExtractor, "__call__", lambda self, x, **k: own(self, 0 * x + x[0], **k))
+    with pytest.raises(BenchkitError, match=r"its processor hears less than seconds=1: what lies beyond"):
+        load(saved("wav2vec2"))
+    rng = np.random.default_rng(0)
+    noisy = lambda self, x, **k: own(self, x + rng.normal(0, 0.1, len(x)).astype(np.float32), **k)  # noqa: E731
+    monkeypatch.setattr(tf.Wav2Vec2FeatureExtractor, "__call__", noisy)
+    with pytest.raises(BenchkitError, match="its processor does not give the same twice"):
+        load(saved("wav2vec2"))
 
 
 @pytest.mark.parametrize("name", ["clap", "clap-fusion"])

@@ -118,6 +118,10 @@ MODELS: dict[str, Maker] = {
     "vit_mae": pictures(tf.ViTMAEForPreTraining, tf.ViTMAEConfig),
     "vit_msn": pictures(tf.ViTMSNModel, tf.ViTMSNConfig),
     "wav2vec2": speech(tf.Wav2Vec2Model, tf.Wav2Vec2Config),
+    "wav2vec2-adapter": speech(
+        tf.Wav2Vec2Model, tf.Wav2Vec2Config, feat_extract_norm="layer", add_adapter=True, output_hidden_size=48,
+        num_adapter_layers=2,
+    ),
     "wav2vec2-stable": speech(
         tf.Wav2Vec2Model, tf.Wav2Vec2Config, do_stable_layer_norm=True, feat_extract_norm="layer"
     ),
@@ -126,7 +130,7 @@ MODELS: dict[str, Maker] = {
     "wavlm": speech(tf.WavLMModel, tf.WavLMConfig),
     "whisper": lambda: (tf.WhisperModel(tf.WhisperConfig(**WHISPER)), tf.WhisperFeatureExtractor()),
 }  # fmt: skip
-VARIANTS = ("clap-fusion", "wav2vec2-stable")
+VARIANTS = ("clap-fusion", "wav2vec2-adapter", "wav2vec2-stable")
 """Those that are no types of their own."""
 
 

@@ -17,7 +17,7 @@ _NAMES = {
     ),
     "benchkit.hookspecs": "Entry hookimpl",
     "benchkit.interfaces": (
-        "Backbone Classifier Encoded Example Fitted Fold Labels Modality NoParams Problem Published Scorer "
+        "Backbone Classifier Encoded Example Fitted Fold Labels Layout Modality NoParams Problem Published Scorer "
         "StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
         Fitted,
         Fold,
         Labels,
+        Layout,
         Modality,
         NoParams,
         Problem,
@@ -115,6 +116,7 @@ __all__ = [
     "HubFile",
     "Image",
     "Labels",
+    "Layout",
     "MediaError",
     "MelSettings",
     "MissingDependency",

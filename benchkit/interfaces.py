@@ -181,6 +181,23 @@ class StatedInputs:
     doubts: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Layout:
+    """Where a backbone's patches lie in what it is shown, so that a token can be found again there.
+
+    axes: of the grid of patches, the slowest first, as tokens are numbered: ("row", "column"), ("time", "mel"),
+    ("time",). grid: patches along each. size: what the grid covers along each, in `units`: "px" of the image or "mel"
+    bands as the model is given them, "s" of the recording. crop: how an image or a recording is brought to that, in
+    words.
+    """
+
+    axes: tuple[str, ...]
+    grid: tuple[int, ...]
+    size: tuple[int | float, ...]
+    units: tuple[str, ...]
+    crop: str
+
+
 WeightRole = Literal[
     "patches", "positions", "token", "norm1", "attn_in", "attn_out", "norm2", "mlp_in", "mlp_out", "norm", "pool_norm"
 ]
@@ -263,6 +280,11 @@ class Backbone(Component, ABC):
         """What these numbers should look like, after `setup`; the check `inputs` compares. None: nothing is stated."""
         return None
 
+    def layout(self, modality: Modality) -> Layout | None:
+        """Of the patches of `activations`, behind the prefix tokens; known once `setup` has run. None: there is no
+        grid, or it is not known. Recordings keep it."""
+        return None
+
     def trainable(self) -> Trainable:
         """A new copy to be fine-tuned, after `setup`. Raises BenchkitError, as here, where that cannot be."""
         raise BenchkitError(f"{type(self).__name__} cannot be fine-tuned: it is no torch model")
@@ -283,6 +305,16 @@ class Backbone(Component, ABC):
     def activations(self, batch: np.ndarray, points: Sequence[str]) -> Mapping[str, Float32[np.ndarray, "B T D"]]:
         """Token activations at named places. Raises BenchkitError for a place that `points()` does not name."""
         raise BenchkitError(f"{type(self).__name__} names no places inside the model, so '{', '.join(points)}' is none")
+
+    def spliced(
+        self,
+        batch: np.ndarray,
+        point: str,
+        replace: Callable[[Float32[np.ndarray, "B T D"]], Float32[np.ndarray, "B T D"]],
+    ) -> Encoded:
+        """As `encode`, but the activations at a place, which `replace` is given as `activations` shows them, go on as
+        what it makes of them. Raises BenchkitError, as here, where nothing can be put there."""
+        raise BenchkitError(f"{type(self).__name__} cannot go on from other activations at '{point}'")
 
     def anatomy(self) -> Iterator[Weights]:
         """The layers of a pre-norm transformer in the order of computation, after `setup`, one at a time: their copies
@@ -421,6 +453,7 @@ __all__ = [
     "Fold",
     "Image",
     "Labels",
+    "Layout",
     "Media",
     "Modality",
     "Needs",

@@ -12,7 +12,7 @@ from benchkit.activations.recording import RecordedPoint
 
 def paired_batches(
     a: RecordedPoint, b: RecordedPoint, batch_size: int, *, seed: int, epochs: int | None, patches: bool, skip: int,
-    examples: Int[np.ndarray, " n"], buffer_bytes: int = BUFFER_BYTES,
+    examples: Int[np.ndarray, " n"], buffer_bytes: int = BUFFER_BYTES, use: int = 0,
 ) -> Generator[Float32[np.ndarray, "B D"], None, None]:  # fmt: skip
     """[B, D + E], in an order of its own: each pair once an epoch. The points have the same examples and tokens; their
     shards, which may end at different ones, are read where they lie."""
@@ -24,7 +24,10 @@ def paired_batches(
                 n, skipped = len(run), int(run[0]) - low
                 parts.append(_Pair(a, b, i, j, at_i + skipped, at_j + skipped, n))
     first = a.prefix_tokens if patches else 0
-    return shuffled(parts, first, batch_size, seed, epochs, skip, buffer_bytes, lambda k: parts[k].check())  # type: ignore[arg-type]
+    total = a.vectors_of(examples, patches=patches)
+    return shuffled(
+        parts, first, batch_size, seed, epochs, skip, buffer_bytes, lambda k: parts[k].check(), total, use
+    )  # fmt: skip
 
 
 def _overlaps(a: RecordedPoint, b: RecordedPoint) -> list[tuple[int, int, int, int, int, int]]:

@@ -1,5 +1,7 @@
 """The shuffled reader: every vector of a recording exactly once an epoch, in random order, in bounded memory.
 
+Padding, rows of NaN, is no vector.
+
 Chunks of a few neighbouring examples are read in random order from all shards into a buffer. Whenever it is full, it is
 shuffled, one half of it leaves as batches, and the other half waits for what comes next: so the vectors of an example,
 which are much alike, are spread over many batches. Reading and shuffling happen in a thread, ahead of who trains.
@@ -7,11 +9,13 @@ which are much alike, are spread over many batches. Reading and shuffling happen
 
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Float32, Int
+from jaxtyping import Bool, Float, Float32, Int
 
 from benchkit.features.batches import ahead
+from benchkit.machine.seeds import Purpose, generator
 
 BUFFER_BYTES = 1 << 28
 CHUNK_BYTES = 1 << 20
@@ -21,7 +25,7 @@ AHEAD = 4
 
 
 def shuffled(
-    shards: Sequence[Float[np.ndarray, "_ T D"]],
+    shards: Sequence[Any],
     first: int,
     batch_size: int,
     seed: int,
@@ -29,13 +33,19 @@ def shuffled(
     skip: int,
     buffer_bytes: int,
     before: Callable[[int], None] | None = None,
+    vectors: int | None = None,
+    use: int = 0,
 ) -> Generator[Float32[np.ndarray, "B D"], None, None]:
     """Batches of float32 vectors, the same for the same arguments. The last batch of an epoch may be smaller.
 
-    first: tokens before this one are left out. epochs: None is without end. skip: batches left out at the beginning.
-    before: is called in the reader's thread with a shard's number, each time before some of it is read.
+    shards: arrays [_, T, D], or what can be sliced as one. first: tokens before this one are left out. epochs: None is
+    without end. skip: batches left out at the beginning.
+    before: is called in the reader's thread with a shard's number, each time before some of it is read. vectors: how
+    many there are, where some are padding (rows of NaN), which is left out. use: of the order, beside the seed.
     """
-    per_epoch = -(-sum(len(s) for s in shards) * (shards[0].shape[1] - first) // batch_size) if shards else 0
+    if vectors is None:
+        vectors = sum(len(s) for s in shards) * (shards[0].shape[1] - first) if shards else 0
+    per_epoch = -(-vectors // batch_size)
     if not per_epoch:
         return
     epoch, skip = divmod(skip, per_epoch)
@@ -44,7 +54,7 @@ def shuffled(
     def batches() -> Iterator[Float32[np.ndarray, "B D"]]:
         number, left = epoch, skip
         while epochs is None or number < epochs:
-            rng = np.random.default_rng([seed, number])
+            rng = generator(seed, Purpose.ACTIVATIONS, use, number)
             for batch in _epoch(shards, first, batch_size, rng, buffer_bytes, before):
                 if stopped.is_set():
                     return
@@ -56,6 +66,14 @@ def shuffled(
 
     with ahead(batches(), AHEAD, stopped.set) as ready:
         yield from ready
+
+
+def is_padding(vectors: Float[np.ndarray, "*N D"]) -> Bool[np.ndarray, "*N"]:
+    """Which of them are no vectors but padding: NaN in every dimension."""
+    found = np.isnan(vectors[..., 0])
+    if found.any():
+        found[found] = np.isnan(vectors[found]).all(axis=-1)
+    return found
 
 
 def views_of(
@@ -85,7 +103,7 @@ def numbered_views(
 
 
 def _epoch(
-    shards: Sequence[Float[np.ndarray, "_ T D"]],
+    shards: Sequence[Any],
     first: int,
     batch_size: int,
     rng: np.random.Generator,
@@ -105,6 +123,8 @@ def _epoch(
         if before is not None:
             before(s)
         chunk = shards[s][at : at + examples, first:].reshape(-1, dim)
+        if (padding := is_padding(chunk)).any():
+            chunk = chunk[~padding]
         if held + len(chunk) > room:
             order = rng.permutation(held)
             leaving = max(len(chunk) - (room - held), held // 2)

@@ -4,10 +4,12 @@ recording = record("esc50,root=DIR", "bird-mae", ["blocks.11.norm2"], Path("acti
 """
 
 import json
+import math
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from dataclasses import asdict
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Int, Int64
@@ -22,9 +24,10 @@ from benchkit.catalog.spec import Spec
 from benchkit.errors import BenchkitError, StoreError
 from benchkit.features import Options, set_up
 from benchkit.features.lock import holder, try_lock
-from benchkit.interfaces import Backbone, Task
+from benchkit.interfaces import Backbone, Modality, Task
 from benchkit.machine import files
 from benchkit.machine.files import write_atomic
+from benchkit.machine.seeds import Purpose, generator
 from benchkit.media.fingerprint import cache_dir, fingerprint
 from benchkit.progress import Progress, Silent
 
@@ -104,7 +107,8 @@ def record(
         for point, writer in writers.items():
             writer.close()
             skipped = {ids[row]: row for row in chosen.tolist() if row not in writer.done}
-            _conclude(to, point, identity, writer.shards, skipped, prefix_tokens(backbone, point))
+            layout = described(backbone, source.modality, point, writer.shards[0]) if writer.shards else None
+            _conclude(to, point, identity, writer.shards, skipped, prefix_tokens(backbone, point), layout)
     return Recording.open(to)
 
 
@@ -117,12 +121,22 @@ def choose_rows(n: int, rows: Int[np.ndarray, " n"] | None, limit: int | None, s
         raise BenchkitError("there is no example to record")
     if limit is None or limit >= len(chosen):
         return chosen
-    return np.sort(np.random.default_rng(seed).permutation(chosen)[:limit])
+    return np.sort(generator(seed, Purpose.RECORDED).permutation(chosen)[:limit])
+
+
+def described(backbone: Backbone, modality: Modality, point: str, shard: Shard) -> dict[str, Any] | None:
+    """What the backbone says of where its patches lie (`Layout`), as JSON takes it; None where it says nothing, or
+    speaks of another number of patches than this point has."""
+    layout = backbone.layout(modality)
+    if layout is None or math.prod(layout.grid) != shard.tokens - prefix_tokens(backbone, point):
+        return None
+    return asdict(layout)
 
 
 def _conclude(
-    root: Path, point: str, identity: Identity, shards: Sequence[Shard], skipped: dict[str, int], prefix: int
-) -> None:
+    root: Path, point: str, identity: Identity, shards: Sequence[Shard], skipped: dict[str, int], prefix: int,
+    layout: dict[str, Any] | None = None,
+) -> None:  # fmt: skip
     """Writes metadata.json, with which the point is whole, and removes the shards' own records."""
     folder = point_folder(root, point)
     merged: dict[str, Moments | None] = {"prefix": None, "patches": None}
@@ -148,6 +162,8 @@ def _conclude(
         "tokens": shards[0].tokens,
         "dim": shards[0].dim,
         "prefix_tokens": prefix,
+        "real_tokens": [n for s in shards for n in s.real or [s.tokens - prefix] * len(s.rows)],
+        "layout": layout,
         "shards": plain,
         "skipped": skipped,
         "rows": [row for s in shards for row in s.rows],

@@ -19,6 +19,7 @@ from benchkit.activations.moments import Moments, Statistics
 from benchkit.activations.reader import BUFFER_BYTES, numbered_views, shuffled
 from benchkit.activations.shards import FORMAT, READABLE, point_folder, read_json, sha256_of
 from benchkit.errors import BenchkitError, StoreError, did_you_mean
+from benchkit.interfaces import Layout
 from benchkit.media.fingerprint import fingerprint
 
 
@@ -71,6 +72,15 @@ class RecordedPoint:
         return self.metadata["prefix_tokens"]
 
     @property
+    def layout(self) -> Layout | None:
+        """Where the patches lie in the image or recording; None where the backbone does not say."""
+        found = self.metadata.get("layout")
+        if found is None:
+            return None
+        axes, grid, size, units = (tuple(found[k]) for k in ("axes", "grid", "size", "units"))
+        return Layout(axes, grid, size, units, found["crop"])
+
+    @property
     def dim(self) -> int:
         """D."""
         return self.metadata["dim"]
@@ -80,14 +90,27 @@ class RecordedPoint:
         """As stored: float16 or float32."""
         return self.metadata["dtype"]
 
+    @cached_property
+    def real_tokens(self) -> Int64[np.ndarray, " N"]:
+        """Of each example, how many of its patches or frames are its own and not padding."""
+        whole = [self.tokens - self.prefix_tokens] * self.n_examples
+        return np.array(self.metadata.get("real_tokens", whole), np.int64)
+
+    @property
+    def padding(self) -> float:
+        """Share of the patches or frames that are padding: of clips that were shorter than the model's window."""
+        whole = self.n_examples * (self.tokens - self.prefix_tokens)
+        return 1 - int(self.real_tokens.sum()) / whole if whole else 0.0
+
     @property
     def n_vectors(self) -> int:
-        """Of all tokens of all examples."""
-        return self.n_examples * self.tokens
+        """Of all tokens of all examples, without padding."""
+        return self.vectors_of()
 
-    def vectors_of(self, *, patches: bool = False) -> int:
-        """As `n_vectors`; patches: without the prefix tokens."""
-        return self.n_examples * (self.tokens - (self.prefix_tokens if patches else 0))
+    def vectors_of(self, examples: Int[np.ndarray, " n"] | None = None, *, patches: bool = False) -> int:
+        """As `n_vectors`, of these examples. patches: without the prefix tokens."""
+        real = self.real_tokens if examples is None else self.real_tokens[examples]
+        return int(real.sum()) + (0 if patches else len(real) * self.prefix_tokens)
 
     @property
     def rows(self) -> Int64[np.ndarray, " N"]:
@@ -145,24 +168,26 @@ class RecordedPoint:
         skip: int = 0,
         buffer_bytes: int = BUFFER_BYTES,
         examples: Int[np.ndarray, " n"] | None = None,
+        use: int = 0,
     ) -> Generator[Float32[np.ndarray, "B D"], None, None]:
         """The vectors in random order, each exactly once an epoch; see benchkit.activations.reader. Each shard is
         compared with its checksum before it is read for the first time; StoreError names one that is damaged.
 
         epochs: None is without end. patches: leaves the prefix tokens out. skip: so many batches are left out at the
         beginning, to go on where a run stopped. buffer_bytes: memory that is shuffled in. examples: only these, by
-        their place in the files, ascending.
+        their place in the files, ascending. use: of the order, where one seed must give several.
         """
         first = self.prefix_tokens if patches else 0
         chosen = np.arange(self.n_examples) if examples is None else examples
         numbers, views = numbered_views(self.shards, chosen)
         return shuffled(
-            views, first, batch_size, seed, epochs, skip, buffer_bytes, lambda view: self.check(numbers[view])
-        )
+            views, first, batch_size, seed, epochs, skip, buffer_bytes, lambda view: self.check(numbers[view]),
+            self.vectors_of(chosen, patches=patches), use,
+        )  # fmt: skip
 
     def views(self, examples: Int[np.ndarray, " n"]) -> Iterator[Float[np.ndarray, "_ T D"]]:
         """These examples, ascending and by their place in the files, as views of neighbouring ones, each of a shard
-        whose checksum was compared. Raises StoreError for a damaged one."""
+        whose checksum was compared; padding is rows of NaN. Raises StoreError for a damaged one."""
         for number, view in zip(*numbered_views(self.shards, examples), strict=True):
             self.check(number)
             yield view

@@ -3,7 +3,7 @@
     <recording>/
         recording.json        what is recorded (see Identity); all points have it in common
         <point>/
-            00000.npy         [n, T, D]: the first n examples, little endian float32 or float16
+            00000.npy         [n, T, D]: the first n examples, little endian float32 or float16; padding is a row of NaN
             00000.json        which examples these are, the checksum and the statistics: written after the shard
             metadata.json     the whole point: written once every example is there; then the small .json files go
 
@@ -26,6 +26,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from benchkit.activations.moments import Moments
+from benchkit.activations.reader import is_padding
 from benchkit.activations.rounding import Rounding
 from benchkit.errors import DataError, PluginError, StoreError
 from benchkit.machine import files
@@ -105,10 +106,12 @@ class Shard:
     patches: Moments
     rounding: Rounding | None = None
     """Of all its vectors; None where nothing was rounded."""
+    real: list[int] | None = None
+    """Of each example, how many tokens are its own, those before the patches left out; None where all are."""
 
     def to_record(self) -> dict[str, Any]:
         parts = {k: part.to_record() if (part := getattr(self, k)) else None for k in ("prefix", "patches", "rounding")}
-        plain = {k: getattr(self, k) for k in ("file", "rows", "ids", "tokens", "dim", "sha256")}
+        plain = {k: getattr(self, k) for k in ("file", "rows", "ids", "tokens", "dim", "sha256", "real")}
         return plain | parts
 
     @staticmethod
@@ -163,6 +166,7 @@ class ShardWriter:
         self._rows: list[int] = []
         self._moments: list[Moments | None] = [None, None]
         self._rounding: Rounding | None = None
+        self._real: list[int] = []
 
     def __enter__(self) -> "ShardWriter":
         return self
@@ -221,14 +225,18 @@ class ShardWriter:
                 _write_all(self._file, self._header(0))
             _write_all(self._file, np.ascontiguousarray(stored).reshape(-1).view(np.uint8).data)
         self._rows += rows.tolist()
+        real = ~is_padding(stored)
+        real[:, : self.prefix] = True
+        self._real += real[:, self.prefix :].sum(axis=1).tolist()
         self.done.update(rows.tolist())
         dim = stored.shape[2]
-        for i, part in enumerate((stored[:, : self.prefix], stored[:, self.prefix :])):
-            found = Moments.of(part.reshape(-1, dim))
+        prefix, patches = stored[:, : self.prefix].reshape(-1, dim), stored[:, self.prefix :]
+        for i, part in enumerate((prefix, patches[real[:, self.prefix :]])):
+            found = Moments.of(part)
             before = self._moments[i]
             self._moments[i] = found if before is None else before + found
         if self.dtype.itemsize < 4:
-            lost = Rounding.of(given.reshape(-1, dim), stored.reshape(-1, dim))
+            lost = Rounding.of(given[real], stored[real])
             self._rounding = lost if self._rounding is None else self._rounding + lost
 
     def _finish(self) -> None:
@@ -247,11 +255,12 @@ class ShardWriter:
         shard = Shard(
             name, self._rows, [self.ids[row] for row in self._rows], *self._shape, digest,
             self._moments[0] if self.prefix else None, patches, self._rounding,
+            self._real if any(n < self._shape[0] - self.prefix for n in self._real) else None,
         )  # fmt: skip
         write_atomic(self.folder / f"{self._number:05d}.json", json.dumps(shard.to_record()).encode())
         self.shards.append(shard)
         self._file, self._rows, self._number = None, [], self._number + 1
-        self._moments, self._rounding = [None, None], None
+        self._moments, self._rounding, self._real = [None, None], None, []
 
     @property
     def _partial(self) -> str:

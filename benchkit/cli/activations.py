@@ -113,8 +113,14 @@ def fit(
 
 
 def _tell(points: Iterable[Any]) -> None:
-    """Of dimensions that rounding lost."""
+    """Of padding, and of dimensions that rounding lost."""
     for p in points:
+        if p.padding:
+            print(
+                f"note: {100 * p.padding:.2g} % of the tokens at '{p.point}' are padding of short examples; nothing is "
+                "fitted on them",
+                file=sys.stderr,
+            )
         if not p.lost:
             continue
         some = ", ".join(f"{dim} ({100 * share:.2g} %)" for dim, share in list(p.lost.items())[:8])
@@ -141,9 +147,9 @@ def _show(points: list[Any]) -> None:
              f"{std.max():.3g} ({std.argmax()})", f"{np.nanmin(s.min):.4g}" if s.count.any() else "-",
              f"{np.nanmax(s.max):.4g}" if s.count.any() else "-",
              f"{np.nanmedian(s.kurtosis):.3g}" if (std > 0).any() else "-", f"{s.not_finite:,}",
-             "?" if p.lost is None else f"{len(p.lost):,}")
+             "?" if p.lost is None else f"{len(p.lost):,}", f"{100 * p.padding:.3g} %")
         )  # fmt: skip
     header = ("point", "examples", "tokens", "dim", "dtype", "size", "mean", "median std", "largest std (dim)", "min",
-              "max", "median kurtosis", "not finite", "lost dims")  # fmt: skip
+              "max", "median kurtosis", "not finite", "lost dims", "padding")  # fmt: skip
     if rows:
-        emit(text_table([header], rows, right=(1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13)))
+        emit(text_table([header], rows, right=(1, 2, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14)))

@@ -8,8 +8,10 @@ import numpy as np
 
 from benchkit.diagnose import weights
 from benchkit.diagnose.judge import Judged, Outlier, describe, positions_of
+from benchkit.diagnose.places import MODULES
 from benchkit.diagnose.weights import Layer
 from benchkit.diagnose.words import amount
+from benchkit.interfaces import WeightRole
 
 MOST = 32
 """Outlier dimensions that are followed up, the largest first."""
@@ -18,7 +20,9 @@ STANDS_OUT = 5.0
 SUPPRESSED = 0.1
 """Of a norm's median weight, up to which it suppresses a dimension."""
 
-Module = Literal["embedding", "attention", "MLP", "norm", "several modules", "unknown"]
+Module = Literal[
+    "embedding", "attention", "MLP", "first feed-forward part", "convolution", "norm", "several modules", "unknown"
+]
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,7 @@ class Origin:
         """In words."""
         if self.module == "embedding":
             return "the embedding"
-        if self.module in ("attention", "MLP"):
+        if self.module in MODULES.values():
             return f"block {self.block}'s {self.module}"
         return f"the norm at {self.first}" if self.module == "norm" else self.module
 
@@ -99,7 +103,7 @@ def _from_stream(dim: int, at: list[int], judged: Sequence[Judged], layers: Sequ
         module, block, layer, part = "several modules", None, None, None
         because = f"no module writes half of it; the largest parts come from {named}"
     elif place.kind == "module":
-        module, block = ("attention" if place.name == "attn_out" else "MLP"), place.block
+        module, block = MODULES[place.name], place.block
         layer, part, because = _written_by(dim, judged[top], where, layers)
     elif place.kind == "residual" and top == 0:
         module, block = "embedding", None
@@ -128,7 +132,8 @@ def _size(at: Judged, dim: int, anchor: Judged, where: Outlier) -> float:
 def _written_by(dim: int, at: Judged, where: Outlier, layers: Sequence[Layer]) -> tuple[str | None, str | None, str]:
     """Layer, part and reason within a module: its output layer's bias, its column of output weights, or its input."""
     place = at.stats.place
-    layer = weights.of(layers, "attn_out" if place.name == "attn_out" else "mlp_out", place.block)
+    roles: dict[str, WeightRole] = {"attn_out": "attn_out", "mlp_out": "mlp_out"}
+    layer = weights.of(layers, roles[place.name], place.block) if place.name in roles else None
     if layer is None:
         return None, None, "the backbone does not show its weights"
     size = _size(at, dim, at, where)

@@ -86,8 +86,9 @@ def through_layers(looked: Looked) -> list[str]:
 
 def _depth(j: Judged) -> float:
     """In blocks: 1 is behind the first one."""
-    within = {"resid_pre": 0.0, "embeddings": 0.0, "norm1": 0.15, "attn_out": 0.35, "resid_mid": 0.5, "norm2": 0.65,
-              "mlp_out": 0.85, "resid_post": 1.0}  # fmt: skip
+    within = {"resid_pre": 0.0, "embeddings": 0.0, "norm_ffn1": 0.04, "ffn1_out": 0.08, "resid_ffn1": 0.12,
+              "norm1": 0.15, "attn_out": 0.35, "resid_mid": 0.5, "conv_out": 0.55, "resid_conv": 0.6, "norm2": 0.65,
+              "mlp_out": 0.85, "resid_out": 0.95, "resid_post": 1.0}  # fmt: skip
     return (j.stats.place.block or 0) + within.get(j.stats.place.name, 0.0)
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
+from benchkit.activations.reader import is_padding
+from benchkit.activations.stream import without_padding
 from benchkit.diagnose.inputs import MOST_KEPT, Inputs
 from benchkit.diagnose.places import POOLED, Place
 from benchkit.interfaces import Backbone
@@ -24,7 +26,7 @@ MOST_SAMPLED = 2048
 @dataclass(frozen=True)
 class Stats:
     """What one place looks like; examples of T tokens, D dimensions, E of them kept. What is not finite is counted and
-    left out.
+    left out, padding is left out.
 
     low_d, high_d: smallest and largest value. position_rms_td: root mean square over examples. peak_ed: largest
     magnitude over the tokens of a kept example, relative to its token (`_peaks`); peak_d: of all examples. std,
@@ -112,6 +114,7 @@ class _Sums:
         self.sum_d, self.squares_d = np.zeros(dim), np.zeros(dim)
         self.low_d, self.high_d = np.full(dim, np.inf), np.full(dim, -np.inf)
         self.squares_td = np.zeros((tokens, dim), np.float32)
+        self.real_t = np.zeros(tokens, np.int64)
         self.peak_d = np.zeros(dim, np.float32)
         self.peaks: list[np.ndarray] = []
         self.pooled: list[np.ndarray] = []
@@ -120,32 +123,36 @@ class _Sums:
         self.rng = np.random.default_rng(0)
 
     def add(self, x_btd: Float[np.ndarray, "B T D"], kept: Bool[np.ndarray, " B"]) -> None:
-        b, t, _ = x_btd.shape
+        """x_btd: padding is rows of NaN, and left out."""
+        b, t, d = x_btd.shape
         self.n_examples += b
         x = x_btd.astype(np.float64)
+        real_bt = ~is_padding(x)
         finite = np.isfinite(x)
         if not finite.all():
-            self.n_nan += int(np.isnan(x).sum())
+            self.n_nan += int(np.isnan(x[real_bt]).sum())
             self.n_infinite += int(np.isinf(x).sum())
             x = np.where(finite, x, 0.0)
         squares = x * x
-        self.n += x.size
+        self.n += int(real_bt.sum()) * d
+        self.real_t += real_bt.sum(0)
         self.powers += (x.sum(), squares.sum(), (squares * x).sum(), (squares * squares).sum())
         self.sum_d += x.sum((0, 1))
         self.squares_d += squares.sum((0, 1))
-        self.low_d = np.minimum(self.low_d, x.min((0, 1)))
-        self.high_d = np.maximum(self.high_d, x.max((0, 1)))
+        whole = real_bt.all()
+        self.low_d = np.minimum(self.low_d, (x if whole else np.where(real_bt[..., None], x, np.inf)).min((0, 1)))
+        self.high_d = np.maximum(self.high_d, (x if whole else np.where(real_bt[..., None], x, -np.inf)).max((0, 1)))
         self.squares_td = np.minimum(self.squares_td + squares.sum(0), LARGEST).astype(np.float32)
         peaks = _peaks(x, squares).astype(np.float32)
         self.peak_d = np.maximum(self.peak_d, peaks.max(0))
         if not kept.any():
             return
-        x = x[kept]
+        x, real_bt = x[kept], real_bt[kept]
         self.peaks.append(peaks[kept])
-        self.pooled.append(x.mean(1).astype(np.float32))
-        rows = np.stack([np.concatenate([[0], 1 + self.rng.permutation(t - 1)[: self.per_example - 1]])
-                         for _ in range(len(x))])  # fmt: skip
-        self.samples.append(np.take_along_axis(x, rows[:, :, None], 1).reshape(-1, x.shape[2]).astype(np.float32))
+        self.pooled.append((x.sum(1) / np.maximum(real_bt.sum(1), 1)[:, None]).astype(np.float32))
+        for one, real in zip(x, real_bt, strict=True):
+            order = np.concatenate([[0], 1 + self.rng.permutation(t - 1)])
+            self.samples.append(one[order[real[order]][: self.per_example]].astype(np.float32))
 
     def stats(self) -> Stats:
         n = max(1, self.n)
@@ -157,7 +164,7 @@ class _Sums:
             self.place, self.n_examples, self.n, self.n_nan, self.n_infinite, float(m1), float(np.sqrt(variance)),
             float(fourth / variance**2 - 3) if variance > 1e-12 * m2 else 0.0,
             self.sum_d / rows, np.sqrt(self.squares_d / rows), self.low_d, self.high_d,
-            np.sqrt(self.squares_td / self.n_examples), self.peak_d,
+            np.sqrt(self.squares_td / np.maximum(self.real_t, 1)[:, None]).astype(np.float32), self.peak_d,
             *map(np.concatenate, (self.peaks, self.samples, self.pooled)),
         )  # fmt: skip
 
@@ -192,7 +199,9 @@ def gather(backbone: Backbone, wanted: Sequence[Place], inputs: Inputs, progress
             at = 0
             while at < len(values):
                 part = slice(at, at + size)
-                seen = dict(backbone.activations(values[part], points)) if points else {}
+                shown = backbone.activations(values[part], points) if points else {}
+                prefix = backbone.prefix_tokens
+                seen = {p: without_padding(backbone, values[part], x, prefix) for p, x in shown.items()}
                 if len(points) < len(wanted):
                     seen[POOLED] = backbone.encode(values[part]).pooled[:, None]
                 if not sums:

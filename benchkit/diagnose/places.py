@@ -11,8 +11,17 @@ PlaceKind = Literal["residual", "module", "norm", "pooled", "other"]
 _KINDS: dict[str, PlaceKind] = {
     "resid_pre": "residual", "resid_mid": "residual", "resid_post": "residual", "embeddings": "residual",
     "attn_out": "module", "mlp_out": "module", "norm1": "norm", "norm2": "norm", "norm": "norm", "pooled": "pooled",
+    "norm_ffn1": "norm", "ffn1_out": "module", "resid_ffn1": "residual", "conv_out": "module", "resid_conv": "residual",
+    "resid_out": "residual",
 }  # fmt: skip
-_ORDER = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
+_ORDER = (
+    "resid_pre", "norm_ffn1", "ffn1_out", "resid_ffn1", "norm1", "attn_out", "resid_mid", "conv_out", "resid_conv",
+    "norm2", "mlp_out", "resid_out", "resid_post",
+)  # fmt: skip
+MODULES = {
+    "attn_out": "attention", "mlp_out": "MLP", "ffn1_out": "first feed-forward part", "conv_out": "convolution",
+}  # fmt: skip
+"""What writes to the residual stream, in words."""
 _NAME = re.compile(r"(?:blocks\.(\d+)\.)?(\w+)")
 POOLED = "pooled"
 """In the place of a point's name: the features that `encode` gives."""
@@ -37,8 +46,7 @@ class Place:
     @property
     def module(self) -> str:
         """In words."""
-        words = {"attn_out": "attention", "mlp_out": "MLP"}
-        return f"block {self.block}'s {words[self.name]}" if self.name in words else self.point
+        return f"block {self.block}'s {MODULES[self.name]}" if self.name in MODULES else self.point
 
 
 def places(points: Sequence[str]) -> list[Place]:

@@ -9,13 +9,14 @@ from jaxtyping import Float32, Int, Int64, Shaped
 from benchkit.activations import TOKENS, prefix_tokens
 from benchkit.activations.stream import check_points
 from benchkit.errors import PluginError
+from benchkit.features.batches import mark_padding
 from benchkit.features.filling import filling
 from benchkit.features.pipeline import Run, checked_rows
 from benchkit.features.scratch import Scratch
 from benchkit.jobs.data import JobData
 
 Patches = tuple[str, Int64[np.ndarray, " B"], Float32[np.ndarray, "B T D"]]
-"""The place, the rows, and their activations there without what comes before the patches."""
+"""The place, the rows, and their activations there without what comes before the patches; padding is rows of NaN."""
 
 
 class Kept(dict[str, tuple[Int64[np.ndarray, " _"], Shaped[np.ndarray, "_ _ _"]]]):
@@ -68,7 +69,8 @@ def stream_patches(data: JobData, split: str, rows: Int[np.ndarray, " n"], point
                         yield TOKENS, part.rows, part.encoded.tokens
                 if inner:
                     for here, found in run.compute(batch, lambda array: backbone.activations(array, inner)):
-                        yield from _patches(data, inner, batch.rows[here], found)
+                        assert batch.array is not None
+                        yield from _patches(data, inner, batch.rows[here], found, batch.array[here])
         run.judge(len(rows))
     if run.bad and data.tested:
         data.lose(split, np.array(sorted(run.bad), np.int64))
@@ -76,7 +78,11 @@ def stream_patches(data: JobData, split: str, rows: Int[np.ndarray, " n"], point
 
 
 def _patches(
-    data: JobData, points: Sequence[str], rows: Int64[np.ndarray, " B"], found: Mapping[str, np.ndarray]
+    data: JobData,
+    points: Sequence[str],
+    rows: Int64[np.ndarray, " B"],
+    found: Mapping[str, np.ndarray],
+    batch: np.ndarray,
 ) -> Iterator[Patches]:
     for point in points:
         x, prefix = found[point], prefix_tokens(data.backbone, point)
@@ -85,4 +91,4 @@ def _patches(
                 f"{type(data.backbone).__name__} gave activations {x.dtype} {x.shape} at '{point}' for {len(rows)} "
                 f"examples, not float32 ({len(rows)}, T, D) with more than {prefix} tokens"
             )
-        yield point, rows, x[:, prefix:]
+        yield point, rows, mark_padding(data.backbone, batch, x[:, prefix:])

@@ -42,6 +42,8 @@ class Purpose(IntEnum):
     """Rows of the plain regression that a probe is compared with."""
     GRID = 12
     """Rows that a probe holds out to choose its learning rate and decay by."""
+    WORTH = 13
+    """Examples of a task that an autoencoder is measured on."""
 
 
 def sequence(seed: int, purpose: Purpose, *further: int) -> np.random.SeedSequence:

@@ -17,7 +17,8 @@ SPARSITY: dict[str, str] = {
 """What sets how few units are active: the option of each activation."""
 NESTED = (1 / 16, 1 / 8, 1 / 4, 1 / 2)
 """Shares of the width at which matryoshka's inner autoencoders end, where the user says nothing."""
-Normalisation = Literal["none", "dimension", "layernorm", "whiten"]
+Normalisation = Literal["none", "dimension", "layernorm", "whiten", "standardise", "rescale"]
+"""The last two are of autoencoders that others published."""
 Decay = Literal["constant", "cosine", "linear"]
 
 
@@ -54,7 +55,8 @@ class SAEConfig:
     def name(self) -> str:
         """As in topk-w1024-k32-layernorm-lr0.0003-s0: its file's name."""
         by = SPARSITY[self.activation]
-        sparsity = f"k{self.k}" if by == "k" else f"{by}_{format_value(getattr(self, by))}"
+        weight = getattr(self, by)
+        sparsity = f"k{self.k}" if by == "k" else f"{by}_{'unknown' if weight is None else format_value(weight)}"
         return f"{self.activation}-w{self.width}-{sparsity}-{self.normalise}-lr{format_value(self.lr)}-s{self.seed}"
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from benchkit.activations.moments import Moments, mean_and_variance_without
+from benchkit.activations.reader import is_padding
 from benchkit.activations.recording import RecordedPoint
 from benchkit.errors import BenchkitError
+from benchkit.machine.seeds import Purpose, generator
 
 SHARE = 0.05
 ENOUGH = 20
@@ -39,7 +41,7 @@ def divide(n: int, share: float | None, seed: int) -> Parts:
             f"--held-out {share} of {n} examples is {count}: one at least must be held out, and one be left to train "
             "on (0 holds none out)"
         )
-    order = np.random.default_rng([seed, 1]).permutation(n)
+    order = generator(seed, Purpose.SAE_HOLDOUT).permutation(n)
     return Parts(share, np.sort(order[count:]), np.sort(order[:count]))
 
 
@@ -52,6 +54,7 @@ def training_statistics(
     first, held = data.prefix_tokens if patches else 0, Moments.none(data.dim)
     for view in data.views(parts.held_out):
         vectors = view[:, first:].reshape(-1, data.dim)
+        vectors = vectors[~is_padding(vectors)]
         held = held + Moments.of(vectors)
         progressed(len(vectors))
     return mean_and_variance_without(whole, held)

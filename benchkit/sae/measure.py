@@ -119,7 +119,7 @@ class Measured:
 
     def found(self) -> dict[str, float]:
         """Each metric by its name; NaN where it is not defined."""
-        whole, rest = self.z.variance.sum(), self.e_z.variance.sum()
+        whole, rest = float(self.z.variance.sum()), float(self.e_z.variance.sum())
         by_dimension, error = self.x.variance, self.e_x.variance
         moving = by_dimension > 0
         pooled = self.x.pooled

@@ -42,6 +42,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 
+from benchkit.machine.seeds import Purpose, torch_generator
 from benchkit.sae.config import SAEConfig
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class Autoencoder:
         transcoder's input; None for an autoencoder."""
         import torch
 
-        generator = torch.Generator().manual_seed(config.seed)
+        generator = torch_generator(config.seed, Purpose.SAE_INIT)
 
         def directions(n: int) -> "Tensor":
             drawn = torch.randn(config.width, n, generator=generator)
@@ -153,7 +154,7 @@ class Autoencoder:
         k = self.config.k
         assert k is not None
         n = max(1, min(vectors, KEPT // k))
-        wanted = k * n + 1  # the next one, too: it is the largest that must not pass
+        wanted = k * n + 1  # the next one, too, which must not pass: the threshold lies half-way
         kept, seen = self.w_dec.new_zeros(0), 0
         with torch.no_grad():
             for z in batches:
@@ -163,7 +164,8 @@ class Autoencoder:
                 kept = kept.topk(min(wanted, len(kept)), sorted=False).values
                 if seen == n:
                     break
-            self.buffers["threshold"].fill_(float(kept.min()) if len(kept) == k * seen + 1 else 0.0)
+            last = kept.topk(2, largest=False).values.mean() if len(kept) == k * seen + 1 else kept.new_zeros(())
+            self.buffers["threshold"].copy_(last)
 
     def remove_parallel_gradient(self) -> None:
         """Takes from each decoder direction's gradient the part along the direction: it would only change its length,

@@ -4,6 +4,9 @@ none        z = x
 dimension   z = (x - mean) / std, each dimension by itself
 layernorm   z = (x - m) / sqrt(v + 1e-5), m and v the mean and variance of the vector's own dimensions
 whiten      z = (x - mean) W, W = V / sqrt(variances of the principal components): PCA whitening
+standardise z = (x - m) / (s + 1e-5), s the deviation of the vector's own dimensions with N - 1 below the root; back,
+            x = z s + m: SAELens' layer_norm
+rescale     z = x sqrt(D) / |x|: its constant_norm_rescale
 A reconstruction's error in x is what the same map, without its shift, makes of an error in z backwards
 (`error_of_x`): nothing is a difference of large numbers, wherever a dimension lies.
 
@@ -36,7 +39,7 @@ def fit_normalisation(
 ) -> dict[str, Float32[np.ndarray, "..."]]:
     """The tensors that `normalised` needs: `mean`, `std`, `whitening` and its inverse `unwhitening`. covariance: for
     whiten alone."""
-    if how in ("none", "layernorm"):
+    if how not in ("dimension", "whiten"):
         return {}
     centre = mean.astype(np.float32)
     if how == "dimension":
@@ -77,7 +80,11 @@ def normalised(x: "Tensor", how: Normalisation, tensors: "Mapping[str, Tensor]")
         return (x - tensors["mean"]) / tensors["std"]
     if how == "whiten":
         return (x - tensors["mean"]) @ tensors["whitening"]
+    if how == "rescale":
+        return x * (x.shape[1] ** 0.5 / x.norm(dim=1, keepdim=True))
     centred = x - x.mean(dim=1, keepdim=True)
+    if how == "standardise":
+        return centred / (x.std(dim=1, keepdim=True) + EPS)
     return centred / (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt()
 
 
@@ -92,6 +99,10 @@ def error_of_x(error: "Tensor", x: "Tensor", how: Normalisation, tensors: "Mappi
     if how == "whiten":
         inverse = tensors["unwhitening"] if "unwhitening" in tensors else tensors["whitening"].double().inverse()
         return e @ inverse.double()
+    if how == "rescale":
+        return e * (x.double().norm(dim=1, keepdim=True) / x.shape[1] ** 0.5)
+    if how == "standardise":
+        return e * x.double().std(dim=1, keepdim=True)
     centred = x.double() - x.double().mean(dim=1, keepdim=True)
     return e * (centred.square().mean(dim=1, keepdim=True) + EPS).sqrt()
 
@@ -101,6 +112,6 @@ def denormalised(z_hat: "Tensor", x: "Tensor", how: Normalisation, tensors: "Map
     made = error_of_x(z_hat, x, how, tensors)
     if how in ("dimension", "whiten"):
         made = made + tensors["mean"].double()
-    elif how == "layernorm":
+    elif how in ("layernorm", "standardise"):
         made = made + x.double().mean(dim=1, keepdim=True)
     return made.float()

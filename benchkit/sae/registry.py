@@ -1,14 +1,17 @@
 """Trainings in the registry: sealed into its inbox, and listed."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchkit.activations.shards import sha256_of
 from benchkit.records.environment import describe
 from benchkit.records.others import Training
 from benchkit.records.sealing import seal
 from benchkit.sae.outcome import Outcome
+from benchkit.scorers.saved import read_record
 from benchkit.store import Store
 
 
@@ -31,6 +34,24 @@ def seal_trainings(outcome: Outcome, inbox: Path, device: str) -> None:
             ),
             inbox,
         )  # fmt: skip
+
+
+def seal_metrics(file: Path, found: Mapping[str, float], inbox: Path, device: str) -> None:
+    """More metrics of a training, at its last step. One that the store does not have yet, as of an autoencoder that was
+    published, becomes one."""
+    r = read_record(file, "sae")
+    step = r.get("steps", 0)
+    seal(
+        Training(
+            uuid=r["uuid"], kind="sae", task=r["task"], model=r["model"], point=r["point"],
+            data_fingerprint=r.get("data_fingerprint", ""), model_fingerprint=r.get("model_fingerprint", ""),
+            params={**r["autoencoder"], "steps": step, "dim": r["dim"]}, path=str(file.absolute()),
+            sha256=sha256_of(file), environment=describe({}, device, 0.0, 0.0),
+            started_at=r.get("started_at", r["finished_at"]), finished_at=r["finished_at"],
+            metrics=[(step, name, value) for name, value in found.items() if math.isfinite(value)],
+        ),
+        inbox,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

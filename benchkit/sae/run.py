@@ -140,7 +140,7 @@ class Run:
     def note(self, step: int, found: Mapping[str, float]) -> None:
         """What is not a number is left out."""
         self.history += [
-            (step, name, value) for name, value in found.items() if value == value and abs(value) != float("inf")
+            (step, name, float(value)) for name, value in found.items() if value == value and abs(value) != float("inf")
         ]
 
     def figures(self) -> str:

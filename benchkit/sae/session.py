@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 EVALUATED = 1 << 16
 """Vectors that a result is measured on, and that the threshold of batchtopk is taken from, at most: the same for every
 autoencoder of a training."""
+EVALUATING, CALIBRATING = 1, 2
+"""Orders of the vectors beside that of training."""
 COVARIANCE = 1 << 20
 """Vectors that whitening takes its covariance from, at most."""
 
@@ -162,10 +164,10 @@ class Session:
     def _write(self, run: Run, shown: Any) -> None:
         """Raises FitError where its last step made it useless."""
         if run.config.activation in ("batchtopk", "matryoshka"):
-            each = self.source.vectors_of(patches=self.shared.patches) // self.source.n_examples
-            with closing(self._batches(0, seed=self.shared.seed + 2, epochs=1)) as batches:
+            vectors = self.source.vectors_of(self.parts.train, patches=self.shared.patches)
+            with closing(self._batches(0, epochs=1, use=CALIBRATING)) as batches:
                 some = (self._z(batch, run.config)[0] for batch in batches)
-                run.model.calibrate(some, min(EVALUATED, len(self.parts.train) * each))
+                run.model.calibrate(some, min(EVALUATED, vectors))
         measured = self._evaluate(run, self.parts.train, shown, pairs=True)
         found = measured.found()
         if not math.isfinite(found["mse"]):
@@ -200,11 +202,9 @@ class Session:
         import torch
 
         how, side = run.config.normalise, len(self.source.sides) - 1
-        each = self.source.vectors_of(patches=self.shared.patches) // self.source.n_examples
-        n = min(EVALUATED, len(examples) * each)
+        n = min(EVALUATED, self.source.vectors_of(examples, patches=self.shared.patches))
         measured = Measured(run.config.width, self.device, pairs=pairs)
-        seed = self.shared.seed + 1
-        with torch.no_grad(), closing(self._batches(0, seed=seed, epochs=1, examples=examples)) as batches:
+        with torch.no_grad(), closing(self._batches(0, epochs=1, examples=examples, use=EVALUATING)) as batches:
             while measured.n < n:
                 batch = next(batches)[: n - measured.n]
                 z, target = self._z(batch, run.config)
@@ -217,12 +217,12 @@ class Session:
         return measured
 
     def _batches(
-        self, skip: int, *, seed: int | None = None, epochs: int | None = None, examples: np.ndarray | None = None
+        self, skip: int, *, epochs: int | None = None, examples: np.ndarray | None = None, use: int = 0
     ) -> Any:
         """Of the examples to train on, where no others are given."""
         return self.source.batches(
-            self.shared.batch_size, seed=self.shared.seed if seed is None else seed, epochs=epochs,
-            patches=self.shared.patches, skip=skip, examples=self.parts.train if examples is None else examples,
+            self.shared.batch_size, seed=self.shared.seed, epochs=epochs, patches=self.shared.patches, skip=skip,
+            examples=self.parts.train if examples is None else examples, use=use,
         )  # fmt: skip
 
     def _z(self, batch: np.ndarray, config: SAEConfig) -> "tuple[Tensor, Tensor]":

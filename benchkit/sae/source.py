@@ -26,6 +26,7 @@ class Source:
         for what, a, b in (
             ("examples", data.metadata["rows"], target.metadata["rows"]), ("tokens", data.tokens, target.tokens),
             ("first tokens that are no patches", data.prefix_tokens, target.prefix_tokens),
+            ("numbers of tokens that are no padding", data.real_tokens.tolist(), target.real_tokens.tolist()),
         ):  # fmt: skip
             if a != b:
                 raise BenchkitError(
@@ -47,21 +48,21 @@ class Source:
     def n_examples(self) -> int:
         return self.sides[0].n_examples
 
-    def vectors_of(self, *, patches: bool) -> int:
-        return self.sides[0].vectors_of(patches=patches)
+    def vectors_of(self, examples: Int[np.ndarray, " n"], *, patches: bool) -> int:
+        return self.sides[0].vectors_of(examples, patches=patches)
 
     def batches(
         self, batch_size: int, *, seed: int, epochs: int | None, patches: bool, skip: int,
-        examples: Int[np.ndarray, " n"],
+        examples: Int[np.ndarray, " n"], use: int = 0,
     ) -> Generator[Float32[np.ndarray, "B D"], None, None]:  # fmt: skip
         """As those of a RecordedPoint; a transcoder's target stands behind its input, [B, D + E]."""
         if self.paired:
             return paired_batches(
                 self.sides[0], self.sides[1], batch_size, seed=seed, epochs=epochs, patches=patches, skip=skip,
-                examples=examples,
+                examples=examples, use=use,
             )  # fmt: skip
         return self.sides[0].batches(
-            batch_size, seed=seed, epochs=epochs, patches=patches, skip=skip, examples=examples
+            batch_size, seed=seed, epochs=epochs, patches=patches, skip=skip, examples=examples, use=use
         )
 
     def split(self, batch: Float32[np.ndarray, "B D"]) -> tuple[Float32[np.ndarray, "B _"], ...]:

@@ -60,8 +60,7 @@ def train(
         statistics.require_finite(f"point '{side.point}' of '{on}'")
     _check_precision(shared.precision, device)
     parts = divide(source.n_examples, shared.held_out, shared.seed)
-    each = source.vectors_of(patches=shared.patches) // source.n_examples
-    total = len(parts.train) * each
+    total = source.vectors_of(parts.train, patches=shared.patches)
     if not total:
         raise DataError(
             f"point '{data.point}' of '{on}' has no patches, only class tokens or registers: --all-tokens trains on "
@@ -130,10 +129,10 @@ def _train(session: Session, group: Sequence[SAEConfig], checkpoint_s: float, pr
 
 
 def _measured(session: Session, n: int) -> int:
-    source, patches = session.source, session.shared.patches
-    each = source.vectors_of(patches=patches) // source.n_examples
     parts: Parts = session.parts
-    return n * sum(min(EVALUATED, len(part) * each) for part in (parts.train, parts.held_out))
+    patches = session.shared.patches
+    each = (session.source.vectors_of(part, patches=patches) for part in (parts.train, parts.held_out))
+    return n * sum(min(EVALUATED, vectors) for vectors in each)
 
 
 def _check_precision(precision: Precision, device: str) -> None:

@@ -9,7 +9,7 @@ from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Check, Environment, Report
 from benchkit.records.sealing import Sealed
 from benchkit.store.database import Store
-from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest
+from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest, recomputed
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
 _COMPUTING = f"""
@@ -164,7 +164,11 @@ def insert_failure(store: Store, failure: Failure) -> bool:
 
 
 def insert_training(store: Store, training: Training, sealed: str | None = None) -> bool:
-    if store.execute("SELECT 1 FROM trainings WHERE uuid = ?", (training.uuid,)).fetchone():
+    """A training that is known already gains the metrics that it lacks, of what was measured since; those that it has
+    stay."""
+    known = store.execute("SELECT id FROM trainings WHERE uuid = ?", (training.uuid,)).fetchone()
+    if known is not None:
+        add_metrics(store, known[0], [(step, name, _real(value)) for step, name, value in training.metrics])
         return False
     environment, of_it = environment_id(store, training.environment)
     row = {
@@ -178,6 +182,16 @@ def insert_training(store: Store, training: Training, sealed: str | None = None)
     number = insert_row(store, "trainings", row | {"digest": digest(TRAININGS, row, of_it, hanging)})
     insert_hanging(store, number, hanging)
     return True
+
+
+def add_metrics(store: Store, number: int, metrics: Sequence[tuple[int, str, Any]]) -> None:
+    """To a training, those that it lacks."""
+    has = set(store.execute("SELECT step, name FROM training_metrics WHERE training_id = ?", (number,)).fetchall())
+    new = [row for row in metrics if row[:2] not in has]
+    if new:
+        insert_hanging(store, number, {"training_metrics": new})
+        (found,) = recomputed(store.db.connection(), TRAININGS, 1, number - 1)
+        store.execute("UPDATE trainings SET digest = ? WHERE id = ?", (found.now, number))
 
 
 def insert_diagnosis(store: Store, diagnosis: Diagnosis, sealed: str | None = None) -> bool:

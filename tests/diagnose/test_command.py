@@ -46,7 +46,7 @@ def test_a_diagnosis_is_printed_and_kept(
     healthy, verdict, details, page, name, task = row
     assert (healthy, page) == (0, str(tmp_path / "page.html"))
     assert "Dimension 17" in verdict
-    assert name.startswith("bird-mae,path=fp-")
+    assert name.startswith("bird-mae@2,path=fp-")
     assert task.startswith("hsn,repo=fp-")
     found = json.loads(details)
     assert (found["outliers"][0]["dim"], found["outliers"][0]["layer"]) == (17, "blocks.0.mlp.fc2")
@@ -77,7 +77,7 @@ def test_fail_makes_an_unhealthy_model_an_error(
     assert done.returncode == 1
     assert "UNHEALTHY" in done.stdout
     assert "block 1's attention (blocks.1.attn_out)" in done.stdout
-    assert done.stderr.splitlines()[-1].startswith("error: the activations of 'bird-mae,path=fp-")
+    assert done.stderr.splitlines()[-1].startswith("error: the activations of 'bird-mae@2,path=fp-")
 
 
 def test_a_backbone_without_places_is_refused_in_a_line_that_says_what_can_be_done(command: Callable[..., Ran]) -> None:

@@ -46,7 +46,7 @@ def test_a_scorer_scores_alike_after_it_was_saved(spec: str, recorded: Path, tmp
         record = json.loads(f.metadata()["benchkit"])
     assert record["scorer"].startswith(spec.split(",")[0])
     assert "point=blocks.1.norm2" in record["scorer"]
-    assert record["model"].startswith("bird-mae,path=fp-")
+    assert record["model"].startswith("bird-mae@2,path=fp-")
     assert record["vectors"] == 6 * 256
 
 

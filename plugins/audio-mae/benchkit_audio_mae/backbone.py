@@ -68,6 +68,7 @@ class AudioMAE(SpectrogramBackbone):
 
     Params = Params
     sample_rate = 16_000
+    version = 2  # tokens that are padding are told apart
 
     def __init__(self, params: Params | None = None) -> None:
         super().__init__(params)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit import BenchkitError, Encoded, Trainable, Weights, did_you_mean, fingerprint
+from benchkit import BenchkitError, Encoded, Layout, Modality, Trainable, Weights, did_you_mean, fingerprint
 from benchkit_baselines.images import coloured, resized
 from benchkit_baselines.vit_params import PLACES, RandomViTParams
 from benchkit_baselines.waves import WaveBackbone
@@ -57,6 +57,19 @@ class RandomViT(WaveBackbone):
         if raw.ndim == 1:
             return super().preprocess(raw)
         return coloured(resized(raw, p.size), "rgb")
+
+    def layout(self, modality: Modality) -> Layout:
+        p, side = self.params, self.params.patch
+        if modality == "image":
+            return Layout(
+                ("row", "column"), (p.size // side, p.size // side), (p.size, p.size), ("px", "px"),
+                f"resized to {p.size} x {p.size}",
+            )  # fmt: skip
+        columns = -(-p.settings.frames(p.samples) // side)
+        return Layout(
+            ("mel", "time"), (p.n_mels // side, columns), (p.n_mels, columns * side * p.settings.hop / p.sample_rate),
+            ("mel", "s"), f"the first {p.seconds:g} s, padded at the end",
+        )  # fmt: skip
 
     def setup(self, device: str) -> None:
         from benchkit_baselines.vit import build

@@ -54,6 +54,7 @@ class BirdMAE(SpectrogramBackbone):
 
     Params = Params
     sample_rate = 32_000
+    version = 2  # tokens that are padding are told apart
 
     @property
     def architecture(self) -> Architecture:

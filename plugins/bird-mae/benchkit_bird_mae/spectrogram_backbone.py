@@ -5,14 +5,14 @@ This module and those of the backbones import no torch: they are imported to rea
 
 import copy
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Bool, Float32, UInt8
 
-from benchkit import Backbone, BenchkitError, Encoded, Modality, Trainable, Weights, did_you_mean, param
+from benchkit import Backbone, BenchkitError, Encoded, Layout, Modality, Trainable, Weights, did_you_mean, param
 from benchkit_bird_mae.architecture import Architecture
 
 
@@ -99,12 +99,33 @@ class SpectrogramBackbone(Backbone):
     def preprocess(
         self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]
     ) -> Float32[np.ndarray, " clip"]:
-        """The first `samples` of the waveform, zeros behind it where it is shorter."""
+        """The first `samples` of the waveform; where it is shorter, zeros behind it with a minus sign: `real_tokens`
+        knows padding from silence by it, and the model sees no difference."""
         if raw.ndim != 1:
             raise BenchkitError(f"{type(self).__name__} takes audio, not an image of {'x'.join(map(str, raw.shape))}")
-        clip = np.zeros(self.samples, np.float32)
+        clip = np.full(self.samples, -0.0, np.float32)
         clip[: len(raw)] = raw[: self.samples]
         return clip
+
+    def real_tokens(self, batch: np.ndarray, n_tokens: int) -> Bool[np.ndarray, "B T"] | None:
+        """Patches of whose frames none reaches into padding; the first ones in time at least."""
+        padding = (batch == 0) & np.signbit(batch)
+        if not padding[:, -1].any():
+            return None
+        fbank, (columns, _) = self.recipe().fbank, self.architecture.grid
+        length = batch.shape[1] - np.where(padding.all(axis=1), batch.shape[1], (~padding)[:, ::-1].argmax(axis=1))
+        frames = 1 + (length - fbank.frame) // fbank.shift
+        known = np.where(length == batch.shape[1], columns, np.clip(frames // self.architecture.patch, 1, columns))
+        real = np.arange(columns) < known[:, None]
+        return np.repeat(real, n_tokens // columns, axis=1)
+
+    def layout(self, modality: Modality) -> Layout:
+        """Seconds of the frames that the patches hold: those of the clip, and of what it was padded with."""
+        arch, fbank = self.architecture, self.recipe().fbank
+        return Layout(
+            ("time", "mel"), arch.grid, (arch.frames * fbank.shift / fbank.sample_rate, arch.mels), ("s", "mel"),
+            f"the first {self.samples / fbank.sample_rate:g} s, padded at the end",
+        )  # fmt: skip
 
     def setup(self, device: str) -> None:
         import torch
@@ -129,8 +150,9 @@ class SpectrogramBackbone(Backbone):
             for block in self.module.blocks:
                 block.compile()
 
-    def forward(self, waves: Any) -> tuple[Any, Any]:
-        """Waveforms on the module's device, a torch tensor [B, samples], as (pooled [B, D], tokens [B, T, D]).
+    def forward(self, waves: Any, tap: Any = None) -> tuple[Any, Any]:
+        """Waveforms on the module's device, a torch tensor [B, samples], as (pooled [B, D], tokens [B, T, D]). tap: see
+        benchkit_bird_mae.vit.
 
         Gradients reach the module's parameters where those ask for them.
         """
@@ -141,7 +163,7 @@ class SpectrogramBackbone(Backbone):
         model = self._loaded()
         with torch.autocast(waves.device.type, enabled=False):  # levels need float32
             levels = spectrogram(waves, self.recipe())
-        x = model(levels, last=self.params.layer)
+        x = model(levels, last=self.params.layer, tap=tap)
         pooled = model.pool_mean(x) if self.params.pool == "mean" else model.pool_cls(x)
         if self.params.tokens == "plain":
             return pooled, x[:, 1:]
@@ -154,6 +176,27 @@ class SpectrogramBackbone(Backbone):
         with torch.inference_mode():
             pooled, patches = self.forward(self._on_device(batch))
             return Encoded(pooled.cpu().numpy(), patches.cpu().numpy() if tokens else None)
+
+    def spliced(
+        self,
+        batch: np.ndarray,
+        point: str,
+        replace: Callable[[Float32[np.ndarray, "B T D"]], Float32[np.ndarray, "B T D"]],
+    ) -> Encoded:
+        import torch
+
+        blocks = self.architecture.depth if self.params.layer is None else self.params.layer + 1
+        if point not in self.points() or point == "norm" or int(point.split(".")[1]) >= blocks:
+            raise BenchkitError(f"nothing goes on from '{point}' in {type(self).__name__}: name a place in its blocks")
+
+        def tap(place: str, x: Any) -> Any:
+            if place != point:
+                return None
+            return torch.from_numpy(replace(x.float().cpu().numpy())).to(x.device, x.dtype)
+
+        with torch.inference_mode():
+            pooled, _ = self.forward(self._on_device(batch), tap)
+            return Encoded(pooled.cpu().numpy())
 
     def trainable(self) -> Trainable:
         """Positions stay as they are: they are fixed sines and cosines, which pretraining did not learn either."""

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from benchkit_bird_mae.architecture import Architecture
 
-Tap = Callable[[str, Tensor], None]
-"""Is shown the name of a place and the activations there."""
+Tap = Callable[[str, Tensor], Tensor | None]
+"""Is shown the name of a place and the activations there; what it gives back, if anything, takes their place."""
 
 PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
 """Inside each block, in the order of computation."""
@@ -73,21 +73,13 @@ class Block(nn.Module):
         self.mlp = Mlp(arch)
 
     def forward(self, x: Float32[Tensor, "B N D"], tap: Tap | None = None) -> Float32[Tensor, "B N D"]:
-        show = tap or _nobody
-        show("resid_pre", x)
-        normed = self.norm1(x)
-        show("norm1", normed)
-        attended = self.attn(normed)
-        show("attn_out", attended)
-        x = x + attended
-        show("resid_mid", x)
-        normed = self.norm2(x)
-        show("norm2", normed)
-        mixed = self.mlp(normed)
-        show("mlp_out", mixed)
-        x = x + mixed
-        show("resid_post", x)
-        return x
+        def show(place: str, here: Tensor) -> Tensor:
+            other = None if tap is None else tap(place, here)
+            return here if other is None else other
+
+        x = show("resid_pre", x)
+        x = show("resid_mid", x + show("attn_out", self.attn(show("norm1", self.norm1(x)))))
+        return show("resid_post", x + show("mlp_out", self.mlp(show("norm2", self.norm2(x)))))
 
 
 class ViT(nn.Module):
@@ -145,10 +137,6 @@ def points(arch: Architecture) -> tuple[str, ...]:
 
 def _prefixed(tap: Tap, prefix: str) -> Tap:
     return lambda place, x: tap(prefix + place, x)
-
-
-def _nobody(place: str, x: Tensor) -> None:
-    pass
 
 
 # ------------------------------------------------------------------------------------------------------- initial values

@@ -197,9 +197,9 @@ def test_two_spellings_of_one_model_have_one_name(shared, tmp_path):
         resolve("model", text).canonical
         for text in ("bird-mae", "bird-mae:base,pool=mean", "bird-mae,layer=11", "bird-mae,revision=main,layer=none")
     ]
-    assert set(names) == {"bird-mae"}
-    assert resolve("model", "bird-mae:large,layer=20,pool=cls").canonical == "bird-mae:large,layer=20,pool=cls"
-    assert resolve("model", f"bird-mae,revision={COMMIT}").canonical == f"bird-mae,revision={COMMIT}"
+    assert set(names) == {"bird-mae@2"}
+    assert resolve("model", "bird-mae:large,layer=20,pool=cls").canonical == "bird-mae@2:large,layer=20,pool=cls"
+    assert resolve("model", f"bird-mae,revision={COMMIT}").canonical == f"bird-mae@2,revision={COMMIT}"
     tiny = shared / "fixtures" / "bird_mae_tiny"
     here = resolve("model", f"bird-mae,path={tiny}").canonical
     moved = checkpoint(tmp_path / "moved")

@@ -6,7 +6,7 @@ docs/hf.md has the types that are known, and each one's window, padding and pool
 """
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,8 @@ from benchkit import (
     Backbone,
     BenchkitError,
     Encoded,
+    Layout,
+    Modality,
     StatedInputs,
     Trainable,
     Weights,
@@ -32,7 +34,9 @@ from benchkit_hf.blocks import anatomy, blocks_of, points, shown
 from benchkit_hf.depths import depths
 from benchkit_hf.families import Family, family_of
 from benchkit_hf.recipes import Recipe, recipe_of
+from benchkit_hf.splicing import replaced
 from benchkit_hf.states import kept, stack_of
+from benchkit_hf.truth import untrue
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,7 @@ class HF(Backbone):
         super().__init__(params)
         self._encoder: Any = None
         self._compiled: Any = None
+        self._untrue: dict[int, dict[str, str]] = {}
         self._device = "cpu"
         self._dim = self._states = 0
 
@@ -323,12 +328,56 @@ class HF(Backbone):
                 raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has no place '{point}' ({', '.join(known)})")
         import torch
 
+        self._hold_to(batch, points)
         places = bool(blocks_of(self._encoder))
         numbers = {p: 0 if p == "embeddings" else known.index(p) for p in points if p == "embeddings" or not places}
         with torch.inference_mode(), shown(self._encoder, points) as found:
             states = self._forward(self._on_device(batch), tuple(numbers.values()))[1]
         found |= {p: states[i] for p, i in numbers.items()}
         return {p: _numpy(self._sequence(found[p])[0]) for p in points}
+
+    def _hold_to(self, batch: np.ndarray, points: Sequence[str]) -> None:
+        """Raises BenchkitError for a place inside a block that is not what it is called; each block is asked once."""
+        import torch
+
+        blocks = blocks_of(self._encoder)
+        wanted = [p.split(".") for p in points if p.startswith("blocks.")] if blocks else []
+        for number in sorted({int(parts[1]) for parts in wanted} - self._untrue.keys()):
+            with torch.inference_mode():
+                few = self._on_device(batch[:2])
+                self._untrue[number] = untrue(self._encoder, number, lambda few=few: self._forward(few))
+        for _, number, place in wanted:
+            if why := self._untrue[int(number)].get(place):
+                raise BenchkitError(
+                    f"model 'hf:{self.params.checkpoint}': 'blocks.{number}.{place}' is not what it is called ({why}); "
+                    f"'embeddings', 'blocks.{number}.resid_pre' and 'blocks.{number}.resid_post' are hidden states"
+                )
+
+    def spliced(
+        self,
+        batch: np.ndarray,
+        point: str,
+        replace: Callable[[Float32[np.ndarray, "B T D"]], Float32[np.ndarray, "B T D"]],
+    ) -> Encoded:
+        """At hidden states and norms: what attention and MLPs add is taken as differences, and is nowhere by itself."""
+        import torch
+
+        if point not in self.points():
+            raise BenchkitError(f"model 'hf:{self.params.checkpoint}' has no place '{point}'")
+        self._hold_to(batch, [point])
+
+        def other(x: Any) -> Any:
+            seen, _ = self._sequence(x)
+            if seen.shape != x.shape:
+                raise BenchkitError(f"model 'hf:{self.params.checkpoint}' hears more than '{point}' shows: not spliced")
+            return torch.from_numpy(replace(_numpy(x))).to(x.device, x.dtype)
+
+        with torch.inference_mode(), replaced(self._encoder, stack_of(self._encoder), point, other):
+            pooled, _ = self._features(self._on_device(batch))
+        return Encoded(_numpy(pooled))
+
+    def layout(self, modality: Modality) -> Layout | None:
+        return self.recipe.layout()
 
     def anatomy(self) -> Iterator[Weights]:
         """Of encoders with pre-norm blocks known to benchkit_hf.blocks; of others nothing."""

@@ -13,6 +13,14 @@ from benchkit import WeightRole, Weights
 
 PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
 """Inside each block, in the order of computation."""
+CONFORMER_PLACES = (
+    "resid_pre", "norm_ffn1", "ffn1_out", "resid_ffn1", "norm1", "attn_out", "resid_mid", "conv_out", "resid_conv",
+    "norm2", "mlp_out", "resid_out", "resid_post",
+)  # fmt: skip
+"""Inside each block of a conformer (wav2vec2-bert, wav2vec2-conformer): a feed-forward part, attention, a convolution,
+another feed-forward part, each beside the residual stream; resid_post is the norm of resid_out, and ends the block."""
+CONFORMER = ("ffn1_layer_norm", "self_attn_layer_norm", "conv_module", "ffn2_layer_norm", "final_layer_norm")
+"""Modules by which such a block is known."""
 NORMS = (
     ("layernorm_before", "layernorm_after"),  # ViT, DeiT, AST, ViT-MAE
     ("norm1", "norm2"),  # DINOv2, DINOv3
@@ -45,11 +53,23 @@ def blocks_of(encoder: Any) -> list[tuple[str, Any]]:
 
 
 def norms_of(block: Any) -> tuple[Any, Any] | None:
-    """The two norms of a pre-norm block."""
+    """The two norms of a pre-norm block: before attention, and before the MLP (of a conformer, the second one)."""
+    if is_conformer(block):
+        return block.self_attn_layer_norm, block.ffn2_layer_norm
     for first, second in NORMS:
         if hasattr(block, first) and hasattr(block, second):
             return getattr(block, first), getattr(block, second)
     return None
+
+
+def is_conformer(block: Any) -> bool:
+    return all(hasattr(block, name) for name in CONFORMER)
+
+
+def places_of(encoder: Any) -> tuple[str, ...]:
+    """Of each of its blocks."""
+    blocks = blocks_of(encoder)
+    return CONFORMER_PLACES if blocks and is_conformer(blocks[0][1]) else PLACES
 
 
 def final_norm(encoder: Any) -> tuple[str, Any] | None:
@@ -67,7 +87,7 @@ def final_norm(encoder: Any) -> tuple[str, Any] | None:
 def points(encoder: Any) -> tuple[str, ...]:
     """Every place of an encoder with known blocks; none of another one. CLIP's last norm sees the class token alone."""
     blocks = blocks_of(encoder)
-    found = [f"blocks.{i}.{place}" for i in range(len(blocks)) for place in PLACES]
+    found = [f"blocks.{i}.{place}" for i in range(len(blocks)) for place in places_of(encoder)]
     last = final_norm(encoder)
     if last is not None and not encoder.config.model_type.startswith("clip"):
         found.append("norm")
@@ -80,9 +100,10 @@ def shown(encoder: Any, points: Collection[str]) -> Iterator[dict[str, Any]]:
     found: dict[str, Any] = {}
     handles = []
     for i, (_, block) in enumerate(blocks_of(encoder)):
-        wanted = {place for place in PLACES if f"blocks.{i}.{place}" in points}
+        wanted = {place for place in places_of(encoder) if f"blocks.{i}.{place}" in points}
         if wanted:
-            handles += _hooks(block, f"blocks.{i}.", wanted, found)
+            hooks = _conformer_hooks if is_conformer(block) else _hooks
+            handles += hooks(block, f"blocks.{i}.", wanted, found)
     if "norm" in points and (last := final_norm(encoder)) is not None:
         handles.append(last[1].register_forward_hook(lambda _, args, output: found.update(norm=output)))
     try:
@@ -124,13 +145,46 @@ def _hooks(block: Any, prefix: str, wanted: set[str], found: dict[str, Any]) -> 
     ]
 
 
+def _conformer_hooks(block: Any, prefix: str, wanted: set[str], found: dict[str, Any]) -> list[Any]:
+    stream: dict[str, Any] = {}
+
+    def keep(place: str, x: Any) -> None:
+        if place in wanted:
+            found[prefix + place] = x
+
+    def enter(place: str, added: str | None, x: Any) -> None:
+        """The stream is at a place; what was added to it since the place before is the difference."""
+        if added is not None:
+            keep(added, x - stream["at"])
+        stream["at"] = x
+        keep(place, x)
+
+    def at(module: Any, place: str, added: str | None, normed: str | None) -> list[Any]:
+        def before(_: Any, args: Any, kwargs: Any) -> None:
+            enter(place, added, args[0] if args else kwargs["hidden_states"])
+
+        handles = [module.register_forward_pre_hook(before, with_kwargs=True)]
+        if normed is not None:
+            handles.append(module.register_forward_hook(lambda _, args, output: keep(normed, output)))
+        return handles
+
+    return [
+        *at(block.ffn1_layer_norm, "resid_pre", None, "norm_ffn1"),
+        *at(block.self_attn_layer_norm, "resid_ffn1", "ffn1_out", "norm1"),
+        *at(block.conv_module, "resid_mid", "attn_out", None),
+        *at(block.ffn2_layer_norm, "resid_conv", "conv_out", "norm2"),
+        *at(block.final_layer_norm, "resid_out", "mlp_out", "resid_post"),
+    ]
+
+
 # -------------------------------------------------------------------------------------------------------------- weights
 
 
 def anatomy(encoder: Any) -> Iterator[Weights]:
-    """Every layer that is known by its name, in the order of computation; none for an encoder of other blocks."""
+    """Every layer that is known by its name, in the order of computation; none for an encoder of other blocks, or of
+    conformers, whose parts are more than the roles."""
     blocks = blocks_of(encoder)
-    if not blocks:
+    if not blocks or is_conformer(blocks[0][1]):
         return
     inside = blocks[0][0].rsplit(".", 1)[0] + "."
     yield from _embedding(encoder, inside)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from benchkit import BenchkitError, StatedInputs
+from benchkit import BenchkitError, Layout, StatedInputs
 from benchkit_hf.families import Family
 
 LOUD = 2.0
@@ -63,6 +63,10 @@ class Recipe:
         """How many tokens `cut` leaves behind the prefix, where that follows from the configuration."""
         return None
 
+    def layout(self) -> Layout | None:
+        """Where the tokens behind the prefix lie, where that follows from the configuration."""
+        return None
+
 
 class Images(Recipe):
     def prepare(self, raw: Raw) -> np.ndarray:
@@ -81,6 +85,21 @@ class Images(Recipe):
 
     def stated(self) -> StatedInputs:
         return _of_pixels(self.processor)
+
+    def layout(self) -> Layout | None:
+        """Of the image as the processor leaves it: resized by its rule, then cropped in the middle."""
+        size, patch = getattr(self.processor, "size", None), getattr(self.part, "patch_size", None)
+        if size is None or patch is None:
+            return None
+        crop = getattr(self.processor, "crop_size", None) if getattr(self.processor, "do_center_crop", False) else None
+        (tall, wide), (height, width) = _extent(crop or size), _pair(patch)
+        if not tall or not wide:
+            return None
+        how = "resized to " + (
+            f"a shorter edge of {_extent(size)[0] or size['shortest_edge']}" if "shortest_edge" in dict(size)
+            else f"{_extent(size)[1]} x {_extent(size)[0]}"
+        ) + (f", the middle {wide} x {tall}" if crop else "")  # fmt: skip
+        return Layout(("row", "column"), (tall // height, wide // width), (tall, wide), ("px", "px"), how)
 
 
 class Patches(Recipe):
@@ -127,6 +146,11 @@ class Clips(Recipe):
     def least(self) -> int:
         """Samples without which there is no token; a shorter clip is padded to as many."""
         return 1
+
+    def layout(self) -> Layout | None:
+        n = self.expected_tokens()
+        heard = f"the first {self.seconds:g} s, padded at the end"
+        return None if n is None else Layout(("time",), (n,), (self.wanted / self.rate,), ("s",), heard)
 
     def clip(self, raw: Raw) -> Float32[np.ndarray, " n"]:
         """What is heard of it, nothing added but zeros where it is too short for a single token."""
@@ -331,6 +355,14 @@ class AST(Clips):
     def expected_tokens(self) -> int | None:
         return self.rows * self.longest
 
+    def layout(self) -> Layout | None:
+        """Patches overlap; the grid covers the mel frames that clips of `seconds` have, 10 ms each."""
+        frames = (self.longest - 1) * self.config.time_stride + self.config.patch_size
+        return Layout(
+            ("mel", "time"), (self.rows, self.longest), (self.config.num_mel_bins, 0.01 * frames), ("mel", "s"),
+            f"the first {self.seconds:g} s, padded at the end",
+        )  # fmt: skip
+
 
 class CLAP(Clips):
     """The clip, repeated up to 10 s and padded then. It is never longer, so that nothing is cropped at random, and a
@@ -420,6 +452,13 @@ def _adapted(frames: Any, config: Any) -> Any:
 def _half(n: Any) -> Any:
     """Behind a convolution of stride 2."""
     return (n - 1) // 2 + 1
+
+
+def _extent(size: Any) -> tuple[int, int]:
+    """Height and width of a processor's size; 0 where it names neither. A shorter edge alone is a square's."""
+    given = dict(size) if not isinstance(size, int) else {"height": size, "width": size}
+    edge = given.get("shortest_edge", 0) or 0
+    return int(given.get("height") or edge), int(given.get("width") or edge)
 
 
 def _pair(size: Any) -> tuple[int, int]:

@@ -181,6 +181,14 @@ def test_inputs_are_normalised_as_asked(how) -> None:
         np.testing.assert_allclose(z.mean(0), 0, atol=2e-3)
 
 
+def test_whitening_divides_no_component_by_less_than_a_hundredth_of_the_typical_one() -> None:
+    """What lies below is rounding, and would be blown up to the size of everything else."""
+    variances = np.array([9.0, 4.0, 1.0, 1e-3, 1e-9])
+    made = fit_normalisation("whiten", np.zeros(5), variances, np.diag(variances))
+    lengths = np.sort(np.linalg.norm(made["whitening"], axis=0))
+    np.testing.assert_allclose(lengths, [1 / 3, 1 / 2, 1, 1000**0.5, 100], rtol=1e-4)
+
+
 def test_dimensions_that_never_change_are_only_centred() -> None:
     x = vectors()
     x[:, 2] = 7

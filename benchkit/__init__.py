@@ -21,6 +21,7 @@ _NAMES = {
         "StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
+    "benchkit.machine.names": "on_disk",
     "benchkit.machine.version": "__version__",
     "benchkit.media.channels": "Channel",
     "benchkit.media.decode": "Audio Image",
@@ -80,6 +81,7 @@ if TYPE_CHECKING:
         Weights,
     )
     from benchkit.machine.cpus import available as available_cpus
+    from benchkit.machine.names import on_disk
     from benchkit.machine.version import __version__
     from benchkit.media.channels import Channel
     from benchkit.media.decode import Audio, Image
@@ -155,6 +157,7 @@ __all__ = [
     "local_path",
     "log_mel",
     "mel_filterbank",
+    "on_disk",
     "open",
     "param",
     "reach_hub",

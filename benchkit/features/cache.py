@@ -242,16 +242,22 @@ def drop_rows(folder: Path) -> None:
 
 
 def unwritable(folder: Path, error: OSError) -> StoreError:
-    link = next((p for p in folder.parents if p.is_symlink() and not p.exists()), None)
+    link = next((p for p in folder.parents if os.path.islink(p) and not os.path.exists(p)), None)  # these never raise
     if link:  # a disk that is not mounted, say, of which the system says no more than "File exists"
         return StoreError(
             f"cannot write features to '{folder}': '{link}' is a link to '{os.readlink(link)}', which is not there; "
             "bring that back, or name another folder with --cache or BENCHKIT_CACHE"
         )
+    closed = next((p for p in reversed(folder.parents) if os.path.isdir(p) and not _enterable(p)), None)
+    why = f"this user may not enter '{closed}'" if closed else str(error.strerror)
     return StoreError(
-        f"cannot write features to '{folder}': {error.strerror}; make room or change its permissions, or name another "
-        "folder with --cache or BENCHKIT_CACHE"
+        f"cannot write features to '{folder}': {why}; make room or change its permissions, or name another folder with "
+        "--cache or BENCHKIT_CACHE"
     )
+
+
+def _enterable(folder: Path) -> bool:
+    return os.access(folder, os.X_OK, effective_ids=os.access in os.supports_effective_ids)
 
 
 def _unreadable(folder: Path, error: OSError) -> StoreError:

@@ -56,6 +56,8 @@ _ERRNOS: dict[int, tuple[Reason, str]] = {
 }
 """What the system answers when it, and not what was asked for, is at fault."""
 
+OF_THE_MACHINE = frozenset(_ERRNOS)
+
 _SAID: tuple[tuple[str, Reason, str], ...] = (
     ("can't start new thread", "machine", _THREADS),
     ("thread creation failed", "machine", _THREADS),  # libgomp

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from benchkit.errors import MediaError, require
+from benchkit.machine.names import on_disk
 
 SPARE_BITS = 2
 """A file that uses so many fewer bits than it has for a pixel is taken for one of 12 (or 10, or 14) bits in 16."""
@@ -33,14 +34,15 @@ def pixels(source: Path | bytes) -> UInt8[np.ndarray, "H W C"]:
 
     name = f"'{source}'" if isinstance(source, Path) else "a medium held in memory"
     try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else on_disk(source)) as image:
             deep = ";16" in _raw_mode(image)
             image.load()
             found = _grey(image, name) if image.mode[0] in "IF" else _colour(image, name, deep=deep)
     except (MediaError, MemoryError):
         raise
     except Exception as e:  # Pillow's decoders raise nearly anything on a damaged file
-        raise MediaError(f"{name} does not decode as an image: {e}") from e
+        why = "there is no such file" if isinstance(e, FileNotFoundError) else str(e)
+        raise MediaError(f"{name} does not decode as an image: {why}") from e
     return np.ascontiguousarray(found if found.ndim == 3 else found[:, :, None])
 
 

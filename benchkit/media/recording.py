@@ -5,7 +5,6 @@ anything is decoded) and against what was decoded (afterwards), and no decoder i
 gives there, to the bit, what it gives on the way from the beginning.
 """
 
-import errno
 import io
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +17,8 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit.errors import MediaError, require
+from benchkit.machine.names import on_disk
+from benchkit.machine.trouble import OF_THE_MACHINE
 from benchkit.media.channels import Channel, listened
 from benchkit.media.containers import mpeg, ogg
 from benchkit.media.containers.chunks import extent, tag_size
@@ -35,8 +36,6 @@ WARM = 1.0
 """Seconds decoded before a part of an Ogg stream: enough for Opus (RFC 7845: 80 ms) and Vorbis (one block)."""
 STATED = ("MP3", "SDS")
 """Formats of which libsndfile gives the length that their header states, not of what is there."""
-MACHINE = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
-"""Errors that are not the file's."""
 
 
 class OpenAudio:
@@ -48,14 +47,14 @@ class OpenAudio:
 
     def __init__(self, source: Path | bytes) -> None:
         require("soundfile", "benchkit-core[audio]")
-        self.source = source
+        self.source = on_disk(source) if isinstance(source, Path) else source
         self.name = name(source)
         self._counted: int | None = None
         self._file: Any = None
         try:
-            self._view = View(source)
+            self._view = View(self.source)
         except OSError as e:
-            if e.errno in MACHINE:
+            if e.errno in OF_THE_MACHINE:
                 raise
             raise self._error(_why(source, e)) from e
         try:
@@ -271,7 +270,7 @@ class OpenAudio:
         except (MediaError, MemoryError):
             raise
         except Exception as e:
-            if isinstance(e, OSError) and e.errno in MACHINE:
+            if isinstance(e, OSError) and e.errno in OF_THE_MACHINE:
                 raise
             self._check_machine()
             raise self._error(_why(self.source, e)) from e

@@ -4,7 +4,7 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchkit import DataError
+from benchkit import DataError, on_disk
 
 COLUMNS = ("filename", "fold", "target", "category", "src_file")
 FOLDS = (1, 2, 3, 4, 5)
@@ -55,7 +55,7 @@ def read(root: Path) -> tuple[Clip, ...]:
     if not clips:
         raise DataError(f"'{table}' names no clips")
     for clip in clips:
-        if clip.filename not in present:
+        if clip.filename not in present and on_disk(root / "audio" / clip.filename).name not in present:
             raise DataError(f"{_at(table, clip)} names '{clip.filename}', which is not in '{root / 'audio'}'")
     _check_unique(clips, table)
     return clips

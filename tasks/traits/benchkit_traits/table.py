@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import UInt8
 
-from benchkit import DataError, did_you_mean
+from benchkit import DataError, did_you_mean, on_disk
 
 SPLITS = ("train", "test")
 IMAGES = ("jpg", "jpeg", "png", "webp", "bmp", "gif", "tif", "tiff", "ppm", "pgm")
@@ -139,7 +139,7 @@ def _check_files(rows: Sequence[_Row], root: Path, table: Path) -> str:
                 f"'{table}' mixes images and recordings: '{image.path}' in line {image.line}, '{recording.path}' in "
                 f"line {recording.line}; make a table of each"
             )
-        if not (root / path).is_file():
+        if not on_disk(root / path).is_file():
             raise DataError(f"{where} there is no file '{row.path}' in '{root}'")
     return next(iter(kinds))
 

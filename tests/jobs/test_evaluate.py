@@ -34,7 +34,8 @@ def folds(monkeypatch: pytest.MonkeyPatch) -> Sequence[Fold]:
     rest = order[~np.isin(order, few)]
     parts = (few, rest[: SIZES[1]], rest[SIZES[1] : SIZES[1] + SIZES[2]])
     rows = np.arange(len(labels))
-    made = tuple(Fold("train", np.setdiff1d(rows, part)[:: k + 1], "train", part) for k, part in enumerate(parts))
+    others = [order[np.isin(order, np.setdiff1d(rows, part)[:: k + 1])] for k, part in enumerate(parts)]
+    made = tuple(Fold("train", own, "train", part) for own, part in zip(others, parts, strict=True))
     monkeypatch.setattr(Digits, "folds", lambda self: made)
     monkeypatch.setattr(Digits, "metrics", ("cmap", "top1"))
     return made

@@ -10,6 +10,7 @@ import pytest
 
 import benchkit
 from benchkit.api import Settings
+from benchkit.catalog.resolve import resolve
 from benchkit.classifiers.centroid import Centroid
 from benchkit.classifiers.knn import KNN
 from benchkit.interfaces import Problem
@@ -51,11 +52,14 @@ def test_each_cell_is_fitted_with_its_own_seed_on_its_own_rows(
     seen = fits(KNN)
     run(tmp_path / "r.sqlite", classifier="knn", n_train=[1, 3], seed=[2, 5])
     labels = Digits().labels("train")
+    backbone = resolve("model", "pixels").build()
+    backbone.setup("cpu")
     assert [seed for seed, *_ in seen] == [2, 5, 2, 5]
     for (seed, x, y), n in zip(seen, (1, 1, 3, 3), strict=True):
         rows = subset(labels, n, seed, TEN)
         np.testing.assert_array_equal(y, labels[rows])
-        assert len(x) == 10 * n
+        images = [backbone.preprocess(e.media.load()) for e in Digits().examples("train", rows.tolist())]
+        np.testing.assert_allclose(x, backbone.encode(np.stack(images)).pooled, atol=1e-6)
     assert not np.array_equal(seen[0][1], seen[1][1])
 
 

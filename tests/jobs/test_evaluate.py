@@ -101,6 +101,30 @@ def test_with_all_examples_each_fold_says_how_many_it_trained_on(tmp_path: Path,
     assert [m.n_train for m in report.class_metrics if m.name == "ap"] == per_class.tolist()
 
 
+def test_chance_and_the_labels_check_are_of_what_each_fold_may_train_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the first fold the most frequent class is 7, of the second 2, and it has no 9."""
+    labels = Digits().labels("train")
+    rows = np.arange(len(labels))
+    tests = (rows[labels < 5][:100], rows[labels >= 5][:80])
+    left = np.setdiff1d(rows, np.concatenate(tests))
+    of = [left[labels[left] == c] for c in range(10)]
+    trains = (np.concatenate([c[: 30 if i == 7 else 4] for i, c in enumerate(of)]),
+              np.concatenate([c[: 30 if i == 2 else 4] for i, c in enumerate(of[:9])]))  # fmt: skip
+    made = tuple(Fold("train", train, "train", test) for train, test in zip(trains, tests, strict=True))
+    monkeypatch.setattr(Digits, "folds", lambda self: made)
+    (report,) = run(tmp_path / "r.sqlite")
+    shares = [(labels[test] == c).mean() for test, c in zip(tests, (7, 2), strict=True)]
+    assert report.chance == pytest.approx(np.mean(shares))
+    (check,) = (c for c in report.checks if c.name == "labels")
+    assert check.details["absent"] == {"train": ["9"], "test": []}
+    (leakage,) = (c for c in report.checks if c.name == "leakage")
+    assert (leakage.status, leakage.details["n_test"]) == ("ok", 180), (
+        "what another fold trains on is no leak of this one"
+    )
+
+
 def test_every_fold_is_fitted_on_its_own_examples_alone(tmp_path: Path, folds: Sequence[Fold]) -> None:
     from benchkit.catalog.resolve import resolve
 

@@ -123,14 +123,18 @@ class Launched:
         return [Outcome(o.cell, error=error) for o in self.outcomes if not o.error and o.cell in missing]
 
 
-def look(grids: Sequence[Grid], settings: Settings) -> Plan:
-    """The plan alone (--dry-run): computes nothing, claims nothing, creates no registry."""
+def look(grids: Sequence[Grid], settings: Settings, *, read_only: bool = False) -> Plan:
+    """The plan alone (--dry-run): computes nothing, claims nothing, creates no registry.
+
+    read_only: takes in nothing that waits, either; so it is with a registry that is another user's.
+    """
     if not is_there(settings.db):
         return settings.plan(grids, None)
     from benchkit.dispatch.slurm.settle import settle
+    from benchkit.store import look as looking
 
-    with open_store(settings.db, create=False) as store:
-        settle(store)
+    with looking(settings.db, read_only=read_only) as store:
+        settle(store)  # nothing, where nothing may be changed
         return settings.plan(grids, store)
 
 

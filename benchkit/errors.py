@@ -68,6 +68,14 @@ class StoreError(BenchkitError):
     reason = "disk"
 
 
+def printable(text: str) -> str:
+    """Text as a person may be shown it, wherever it comes from: what would move a terminal's cursor, write to its
+    clipboard, make a link or turn the direction of what follows is written out (\\x1b, \\u202e)."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+
+
 def redacted(text: str) -> str:
     """Without the user's name and password that an address may hold (https://user:password@host): errors are kept, and
     shown to others."""

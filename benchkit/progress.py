@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol, TextIO, runtime_checkable
 
+from benchkit.errors import printable
+
 
 @runtime_checkable
 class Step(Protocol):
@@ -48,6 +50,13 @@ class Silent:
         pass
 
 
+def say(line: str, stream: TextIO | None) -> None:
+    """A line for people, on `stream`; all that benchkit prints but tables and what programs read goes through here."""
+    encoding = getattr(stream, "encoding", None) or "utf-8"
+    shown = printable(line).encode(encoding, "replace").decode(encoding)
+    print(shown, file=stream, flush=stream is not sys.stdout)
+
+
 @dataclass
 class Lines:
     """For a log file or a pipe: a plain line each `every` seconds, and none for a step that is over sooner."""
@@ -62,7 +71,7 @@ class Lines:
         step.finish()
 
     def note(self, line: str) -> None:
-        print(line, file=self.stream, flush=True)
+        say(line, self.stream)
 
 
 class _LineStep:
@@ -91,7 +100,7 @@ class _LineStep:
             f", {clock((self.total - self.done) / rate)} left" if self.total and rate and self.done < self.total else ""
         )
         figures = f"; {self.figures}" if self.figures else ""
-        print(f"{self.what}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}{figures}", file=self.stream, flush=True)
+        say(f"{self.what}: {self.done:,}{of} {self.unit}, {rate:,.1f}/s{left}{figures}", self.stream)
 
     def finish(self) -> None:
         if self.spoke and self.unsaid:
@@ -109,9 +118,9 @@ class Bars:
         from rich.progress import Progress as RichProgress
 
         self._bars = RichProgress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[unit]}"),
-            TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"), console=self.console, transient=True,
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[unit]}"), TextColumn("{task.fields[rate]}"), TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}", markup=False), console=self.console, transient=True,
         )  # fmt: skip
         self._running = 0
 
@@ -120,7 +129,7 @@ class Bars:
         if not self._running:
             self._bars.start()
         self._running += 1
-        step = _BarStep(self._bars, self._bars.add_task(what, total=total, unit=unit, rate="", figures=""))
+        step = _BarStep(self._bars, self._bars.add_task(printable(what), total=total, unit=unit, rate="", figures=""))
         try:
             yield step
         finally:
@@ -130,7 +139,7 @@ class Bars:
                 self._bars.stop()
 
     def note(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False)
+        self.console.print(printable(line), markup=False, highlight=False)
 
 
 class _BarStep:
@@ -138,7 +147,7 @@ class _BarStep:
         self.bars, self.task = bars, task
 
     def tell(self, figures: str) -> None:
-        self.bars.update(self.task, figures=figures)
+        self.bars.update(self.task, figures=printable(figures))
 
     def advance(self, n: int = 1) -> None:
         self.bars.advance(self.task, n)

@@ -18,6 +18,7 @@ from benchkit.cli.completion import Shell, answer_shells, install
 from benchkit.cli.group import HEADINGS, Group
 from benchkit.errors import BenchkitError
 from benchkit.machine.version import __version__
+from benchkit.progress import say
 
 
 class _Benchkit(Group):
@@ -54,7 +55,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> bool:
     if wanted:
-        print(f"benchkit {__version__}")
+        say(f"benchkit {__version__}", sys.stdout)
         raise typer.Exit
     return wanted
 
@@ -183,7 +184,7 @@ def _discard_output() -> None:
 
 def fail(message: str, code: int = 1) -> NoReturn:
     """One line on stderr, and out."""
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    say(f"error: {' '.join(message.split())}", sys.stderr)
     sys.exit(code)
 
 
@@ -193,4 +194,4 @@ def _terminate(*_: object) -> None:
 
 def _show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
     if issubclass(category, UserWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        say(f"warning: {message}", sys.stderr)

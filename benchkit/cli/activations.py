@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.group import Group
+from benchkit.progress import say
 
 
 class Dtype(Enum):
@@ -72,14 +73,14 @@ def ls(
     _show(list(recording.points.values()))
     _tell(recording.points.values())
     for name in recording.unfinished:
-        print(f"unfinished: {name} (record it again, and it goes on)", file=sys.stderr)
+        say(f"unfinished: {name} (record it again, and it goes on)", sys.stderr)
     if verify:
         problems = [line for point in recording.points.values() for line in point.verify()]
         for line in problems:
-            print(line, file=sys.stderr)
+            say(line, sys.stderr)
         if problems:
             raise StoreError(f"{len(problems)} files of '{folder}' are damaged: remove their point's folder, record it")
-        print(f"{len(recording.points)} points, every file as it was written", file=sys.stderr)
+        say(f"{len(recording.points)} points, every file as it was written", sys.stderr)
 
 
 def fit(
@@ -109,7 +110,7 @@ def fit(
         scorer, on, to, point=point, patches=not all_tokens, epochs=epochs, seed=seed, device=resolve_device(device),
         batch_size=batch_size, progress=for_stream(sys.stderr),
     )  # fmt: skip
-    print(f"{made.n_prototypes:,} prototypes: use them as the scorer 'fitted:{to}'")
+    say(f"{made.n_prototypes:,} prototypes: use them as the scorer 'fitted:{to}'", sys.stdout)
 
 
 def _tell(points: Iterable[Any]) -> None:
@@ -125,10 +126,10 @@ def _tell(points: Iterable[Any]) -> None:
             continue
         some = ", ".join(f"{dim} ({100 * share:.2g} %)" for dim, share in list(p.lost.items())[:8])
         more = f" and {len(p.lost) - 8:,} more" if len(p.lost) > 8 else ""
-        print(
+        say(
             f"warning: {p.dtype} loses more than 1 % of the variance of {len(p.lost):,} dimensions at '{p.point}': "
             f"{some}{more}; record it with --dtype float32, into another folder",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 

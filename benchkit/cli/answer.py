@@ -9,12 +9,12 @@ from benchkit.reading.tables import Screen, csv_line, emit, escape_markdown, mar
 from benchkit.store.readonly import Answer
 
 
-def write(answer: Answer, format: Literal["text", "markdown", "csv", "json"]) -> None:
-    """Numbers in full. NULL: empty in CSV, null in JSON, else NULL."""
+def write(answer: Answer, format: Literal["text", "markdown", "csv", "json"], *, spreadsheet: bool = False) -> None:
+    """Numbers in full. NULL: empty in CSV, null in JSON, else NULL. spreadsheet: CSV without formulas."""
     if format == "csv":
-        emit(csv_line(answer.columns))
+        emit(csv_line(answer.columns, spreadsheet=spreadsheet))
         for row in answer.rows:
-            emit(csv_line([_csv(v) for v in row]))
+            emit(csv_line([_csv(v) for v in row], spreadsheet=spreadsheet))
         return
     if format == "json":
         _write_json(answer)

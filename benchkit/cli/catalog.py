@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchkit.progress import say
+
 if TYPE_CHECKING:
     from benchkit.catalog.description import Description
     from benchkit.catalog.spec import Kind
@@ -78,9 +80,7 @@ def _list(kind: "Kind", name: str | None, params: bool, json: bool) -> None:
     else:
         found = [describe(provided) for provided in catalog.provided(kind)]
         if broken := [p.name for p in catalog.plugins if p.error]:
-            print(
-                f"{len(broken)} plugin(s) failed to load ({', '.join(broken)}): see benchkit plugins", file=sys.stderr
-            )
+            say(f"{len(broken)} plugin(s) failed to load ({', '.join(broken)}): see benchkit plugins", sys.stderr)
     screen = Screen.of(sys.stdout)
     if json:
         from json import dumps

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.read import Db, Seed, Task
+from benchkit.cli.read import Db, ReadOnly, Seed, Task
+from benchkit.progress import say
 
 if TYPE_CHECKING:
     from benchkit.metrics import Difference
@@ -41,6 +42,7 @@ def compare(
     replicates: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1000,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
     digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
+    read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
     """Says by how much one model is better than another, from the stored predictions of the same test examples.
@@ -58,7 +60,7 @@ def compare(
     if runs and (len(runs) != 2 or model or classifier or n_train or task or seed):
         raise BenchkitError("give two runs and no filters, as in `benchkit compare 12 15`, or filters alone")
     progress = for_stream(sys.stderr)
-    with Results(db) as results:
+    with Results(db, read_only=read_only) as results:
         if runs:
             numbers = [queries.find_run(results.store, run) for run in runs]
             by_number = {r.run: r for r in queries.runs_by_number(results.store, numbers)}
@@ -76,7 +78,7 @@ def compare(
             made = pairs(results.store, filters)
             found = list(made.found)
             for one in made.lonely:
-                print(f"run {one.run} ({', '.join(map(str, one[2:7]))}) has no partner", file=sys.stderr)
+                say(f"run {one.run} ({', '.join(map(str, one[2:7]))}) has no partner", sys.stderr)
             if not found:
                 raise BenchkitError(f"nothing to compare: no two runs differ in the {made.side} alone")
         with progress.step("compare", len(found), "pairs") as step:

@@ -1,12 +1,14 @@
 """Completion of commands and options by a shell's Tab key: `benchkit --install-completion bash` (or zsh, fish)."""
 
 import os
+import sys
 from enum import StrEnum
 from pathlib import Path
 
 import typer
 
 from benchkit.errors import BenchkitError
+from benchkit.progress import say
 
 PROGRAM = "benchkit"
 ASKED = "_BENCHKIT_COMPLETE"
@@ -29,7 +31,9 @@ def install(shell: Shell | None) -> Shell | None:
         _, path = install(shell=shell.value, prog_name=PROGRAM, complete_var=ASKED)
     except OSError as e:
         raise BenchkitError(f"cannot write '{e.filename}': {e.strerror}") from e
-    print(f"completion for {shell.value} installed in {path}; it works in shells that are started from now on")
+    say(
+        f"completion for {shell.value} installed in {path}; it works in shells that are started from now on", sys.stdout
+    )
     raise typer.Exit
 
 

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.group import Group
+from benchkit.progress import say
 
 Cache = Annotated[Path | None, typer.Option("--cache", help="Folder of cached features (default: BENCHKIT_CACHE).")]
 
@@ -32,7 +33,7 @@ def fetch(
     from benchkit.progress import for_stream
 
     copy = fetch_data(task, to, for_stream(sys.stderr))
-    print(f"complete: use it as --task {copy.spec}")
+    say(f"complete: use it as --task {copy.spec}", sys.stdout)
 
 
 def ls(cache: Cache = None) -> None:
@@ -49,7 +50,7 @@ def ls(cache: Cache = None) -> None:
     if rows:
         header = ("task", "split", "model", "rows", "dim", "size", "last used")
         emit(text_table([header], rows, right=(3, 4, 5)))
-    print(f"{len(entries)} entries, {memory(sum(e.bytes for e in entries))} in '{_folder(cache)}'", file=sys.stderr)
+    say(f"{len(entries)} entries, {memory(sum(e.bytes for e in entries))} in '{_folder(cache)}'", sys.stderr)
 
 
 def verify(cache: Cache = None) -> None:
@@ -62,12 +63,15 @@ def verify(cache: Cache = None) -> None:
         entries += 1
         damaged += verdict.damaged
         if verdict.damaged:
-            print(f"{' '.join(_names(verdict.entry))}: {verdict.damaged:,} of {verdict.entry.done:,} rows are damaged")
+            say(
+                f"{' '.join(_names(verdict.entry))}: {verdict.damaged:,} of {verdict.entry.done:,} rows are damaged",
+                sys.stdout,
+            )
     if damaged:
         raise BenchkitError(
             f"{damaged:,} rows of features do not match their digest; runs that need them extract them again"
         )
-    print(f"{entries} entries, every row as it was written", file=sys.stderr)
+    say(f"{entries} entries, every row as it was written", sys.stderr)
 
 
 def prune(
@@ -80,9 +84,9 @@ def prune(
 
     removed = features.prune(_folder(cache), parse_size(keep))
     for entry in removed:
-        print(f"removed {' '.join(_names(entry))} ({memory(entry.bytes)})")
+        say(f"removed {' '.join(_names(entry))} ({memory(entry.bytes)})", sys.stdout)
     left = sum(e.bytes for e in features.ls(_folder(cache)))
-    print(f"{len(removed)} removed, {memory(left)} left", file=sys.stderr)
+    say(f"{len(removed)} removed, {memory(left)} left", sys.stderr)
 
 
 def parse_size(text: str) -> int:

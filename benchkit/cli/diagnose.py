@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from benchkit.progress import say
+
 
 def register(app: typer.Typer) -> None:
     app.command("diagnose")(diagnose)
@@ -43,6 +45,7 @@ def diagnose(
     wanted = Wanted(model, task, against, against_task, examples, pooled, page, device, store_path(db))
     done = run(wanted, for_stream(sys.stderr))
     emit(summary(done.looked, done.against, Screen.of(sys.stdout), points))
-    print(f"page: {done.page}\nin the registry '{wanted.db}', table diagnoses", file=sys.stderr)
+    say(f"page: {done.page}", sys.stderr)
+    say(f"in the registry '{wanted.db}', table diagnoses", sys.stderr)
     if fail and not done.looked.healthy:
         raise BenchkitError(f"the activations of '{done.looked.model}' are unhealthy")

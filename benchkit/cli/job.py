@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from benchkit.progress import say
+
 
 def register(app: typer.Typer) -> None:
     app.command("job")(job)
@@ -35,6 +37,6 @@ def job(
         return
     outcomes = work_file(file, for_stream(sys.stderr))
     for outcome in outcomes:
-        print(f"{outcome.cell}: {'failed: ' + outcome.error if outcome.error else 'done'}")
+        say(f"{outcome.cell}: {'failed: ' + outcome.error if outcome.error else 'done'}", sys.stdout)
     if failed := sum(bool(o.error) for o in outcomes):
         raise BenchkitError(f"{failed} of {len(outcomes)} cells failed")

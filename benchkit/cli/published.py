@@ -37,12 +37,12 @@ HEADER = (
 RIGHT = range(3, 10)
 
 
-def write(rows: "list[PublishedRow]", format: str, digits: int) -> None:
+def write(rows: "list[PublishedRow]", format: str, digits: int, *, spreadsheet: bool = False) -> None:
     """One line for each published number of a cell that is in the registry."""
     if format == "json":
         emit(json.dumps([r._asdict() for r in rows], indent=2))
     elif format == "csv":
-        emit(csv_table(rows[0]._fields if rows else (), rows))
+        emit(csv_table(rows[0]._fields if rows else (), rows, spreadsheet=spreadsheet))
     else:
         shown = [_shown(r, digits) for r in rows]
         if format == "markdown":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from benchkit.errors import BenchkitError
+from benchkit.progress import say
 
 if TYPE_CHECKING:
     from benchkit.store import Store
@@ -25,6 +26,14 @@ NTrain = Annotated[
     list[int] | None, typer.Option(metavar="INT", help="Only this training size; -1 is all. Repeatable.")
 ]
 Seed = Annotated[list[int] | None, typer.Option(metavar="INT", help="Only this seed. Repeatable.")]
+ReadOnly = Annotated[
+    bool,
+    typer.Option("--read-only", help="Change no file, take nothing in; so it is with another user's registry."),
+]
+Spreadsheet = Annotated[
+    bool,
+    typer.Option("--spreadsheet", help="In CSV, put an apostrophe before what a spreadsheet takes for a formula."),
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, every number in full.")]
 
 
@@ -57,14 +66,15 @@ def ls(
     limit: Annotated[int, typer.Option(min=0, help="How many at most; 0 is all.")] = 20,
     history: Annotated[bool, typer.Option("--all", help="Superseded runs too, with their number in brackets.")] = False,
     json: Json = False,
+    read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
     """Lists runs, the newest first."""
     from benchkit.reading.tables import Screen, emit, note_places, runs_table
-    from benchkit.store import open_store, queries
+    from benchkit.store import look, queries
 
     filters = _filters(task, model, classifier, n_train, seed, history)
-    with open_store(db, create=False) as store:
+    with look(db, read_only=read_only) as store:
         runs = queries.recent(store, filters, limit)
         more = queries.count(store, filters) - len(runs) if limit and len(runs) == limit else 0
         failed = queries.count_failures(store, filters)
@@ -96,6 +106,7 @@ def show(
     n_train: NTrain = None,
     seed: Seed = None,
     json: Json = False,
+    read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
     """Shows everything about one run; with 'failed', the cells that failed, why, and the end of their logs.
@@ -104,15 +115,15 @@ def show(
     """
     filters = _filters(task, model, classifier, n_train, seed)
     if run == "failed":
-        _show_failed(db, filters, verbose, json)
+        _show_failed(db, filters, verbose, json, read_only)
         return
     if filters.narrow:
         raise BenchkitError(f"'{run}' names one run: leave the filters out, or use `benchkit ls` with them")
     from benchkit.cli.show import as_json, as_text
     from benchkit.reading.tables import Screen, emit
-    from benchkit.store import open_store, queries
+    from benchkit.store import look, queries
 
-    with open_store(db, create=False) as store:
+    with look(db, read_only=read_only) as store:
         stored = queries.load(store, queries.find_run(store, run))
         if json:
             emit(as_json(stored, store.side))
@@ -122,12 +133,12 @@ def show(
             _note(f"a later attempt at this cell failed: {later[0].error} (benchkit show failed)")
 
 
-def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool) -> None:
+def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool, read_only: bool) -> None:
     from benchkit.cli.failures import as_json, as_text
     from benchkit.reading.tables import emit
-    from benchkit.store import open_store, queries
+    from benchkit.store import look, queries
 
-    with open_store(db, create=False) as store:
+    with look(db, read_only=read_only) as store:
         found = queries.failures(store, filters)
     if json:
         emit(as_json(found))
@@ -162,6 +173,8 @@ def table(
     published: Annotated[
         bool, typer.Option("--published", help="Instead: our numbers beside those that papers report, and the gap.")
     ] = False,
+    spreadsheet: Spreadsheet = False,
+    read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
     """Prints a table of results, seeds averaged, the best marked.
@@ -172,14 +185,14 @@ def table(
     from benchkit.reading.pivot import entries, pivot
     from benchkit.reading.rendering import render
     from benchkit.reading.tables import Screen, emit, note_places
-    from benchkit.store import open_store
+    from benchkit.store import look
 
     with no_collecting():
         chosen = _filters(task, model, classifier, n_train, seed)
         down, across = _listed(rows), _listed(cols)
-        with open_store(db, create=False) as store:
+        with look(db, read_only=read_only) as store:
             if published:
-                _print_published(store, chosen, format.value, digits)
+                _print_published(store, chosen, format.value, digits, spreadsheet)
                 return
             made = pivot(entries(store, chosen, metric or [], down, across), down, across)
             if not made.grid:
@@ -191,22 +204,34 @@ def table(
                 note_places(store, made.entries)
         if made.grid or format in (TableFormat.csv, TableFormat.json):
             screen = Screen.of(sys.stdout)
-            emit(render(made, format.value, digits=digits, intervals=intervals, chance=chance, screen=screen))
+            emit(
+                render(
+                    made,
+                    format.value,
+                    digits=digits,
+                    intervals=intervals,
+                    chance=chance,
+                    screen=screen,
+                    spreadsheet=spreadsheet,
+                )
+            )
         del made  # so that it is gone when garbage is looked for again
 
 
 def sql(
     query: Annotated[str, typer.Argument(help='One SELECT, as in "SELECT * FROM results" (docs/schema.md).')],
     format: Annotated[SqlFormat, typer.Option(help="How to write the answer.")] = SqlFormat.text,
+    spreadsheet: Spreadsheet = False,
+    read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
     """Asks the registry in SQL. It cannot change anything."""
     from benchkit.cli.answer import write
-    from benchkit.store import open_store
+    from benchkit.store import look
     from benchkit.store.readonly import ask
 
-    with open_store(db, create=False) as store, ask(store, query) as answer:
-        write(answer, format.value)
+    with look(db, read_only=read_only) as store, ask(store, query) as answer:
+        write(answer, format.value, spreadsheet=spreadsheet)
 
 
 def rm(
@@ -288,7 +313,7 @@ def _matching(filters: "Filters") -> str:
     return " that matches these filters" if filters.narrow else ""
 
 
-def _print_published(store: "Store", filters: "Filters", format: str, digits: int) -> None:
+def _print_published(store: "Store", filters: "Filters", format: str, digits: int, spreadsheet: bool) -> None:
     from benchkit.cli.published import write
     from benchkit.store import queries
 
@@ -296,7 +321,7 @@ def _print_published(store: "Store", filters: "Filters", format: str, digits: in
     if not found:
         _note("no paper is known to report one of these cells")
     if found or format in ("csv", "json"):
-        write(found, format, digits)
+        write(found, format, digits, spreadsheet=spreadsheet)
 
 
 def _filters(
@@ -335,4 +360,4 @@ def _why_empty(store: "Store", filters: "Filters", metrics: list[str]) -> str:
 
 def _note(line: str) -> None:
     """On stderr: what a program reads from stdout is the answer alone."""
-    print(line, file=sys.stderr)
+    say(line, sys.stderr)

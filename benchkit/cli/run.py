@@ -8,6 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
+from benchkit.progress import say
+
 
 class Executor(StrEnum):
     local = "local"
@@ -43,6 +45,9 @@ def run(
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say for each cell whether it is done, claimed or to do.")
+    ] = False,
+    read_only: Annotated[
+        bool, typer.Option("--read-only", help="With --dry-run: change no file of the registry, take nothing in.")
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Compute done cells again, features too; the old reports stay as history.")
@@ -103,16 +108,18 @@ def run(
         device=device, batch_size=batch_size, workers=workers, skip_bad=skip_bad, replicates=replicates,
         shuffled=shuffled,
     )  # fmt: skip
+    if read_only and not dry_run:
+        raise BenchkitError("--read-only is for --dry-run: a run writes to its registry")
     if dry_run:
-        _print_plan(look(grids, settings))
+        _print_plan(look(grids, settings, read_only=read_only))
         return
     began = time.monotonic()
     launched = launch(grids, settings, for_stream(sys.stderr))
     _print_results(launched, path, time.monotonic() - began)
     if shuffled and (n := _unshuffled(path, launched)):
-        print(
+        say(
             f"without --shuffled were computed, before: {n} (--force computes them again, with it)",
-            file=sys.stderr,
+            sys.stderr,
         )
     _print_failures(launched)
     if launched.failures:
@@ -155,9 +162,9 @@ def _print_plan(plan: Any) -> None:
             what = f"failed since {shown(p.since)}: {p.failure}"
         else:
             what = "to do"
-        print(f"{p.cell}: {what}")
+        say(f"{p.cell}: {what}", sys.stdout)
     counts = {state: n for state, n in plan.by_state.items() if n or state != "failed"}
-    print(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in counts.items()))
+    say(", ".join(f"{n} {'to do' if state == 'todo' else state}" for state, n in counts.items()), sys.stdout)
 
 
 def _print_failures(launched: Any) -> None:
@@ -169,7 +176,7 @@ def _print_failures(launched: Any) -> None:
     for (*_, error), cells in groups.items():
         n = len(cells) - 1
         others = f" (and {n:,} {'other' if n == 1 else 'others'} of this task and model)" if n else ""
-        print(f"failed: {cells[0]}{others}: {error}", file=sys.stderr)
+        say(f"failed: {cells[0]}{others}: {error}", sys.stderr)
 
 
 def _unshuffled(path: Path, launched: Any) -> int:
@@ -198,13 +205,11 @@ def _print_results(launched: Any, path: Path, seconds: float) -> None:
     claimed = [p for p in launched.after.cells if p.state == "claimed"]
     failed = f", {len(launched.failures)} failed" if launched.failures else ""
     there = len(runs) - launched.computed
-    print(
-        f"{launched.computed} computed, {there} from the registry '{path}'{failed}; {clock(seconds)}", file=sys.stderr
-    )
+    say(f"{launched.computed} computed, {there} from the registry '{path}'{failed}; {clock(seconds)}", sys.stderr)
     queued = [p for p in claimed if p.owner.startswith(QUEUED)]
     if queued:
         n_jobs = len({p.owner for p in queued})
-        print(f"{len(queued)} in {n_jobs} Slurm jobs: benchkit status follows them", file=sys.stderr)
+        say(f"{len(queued)} in {n_jobs} Slurm jobs: benchkit status follows them", sys.stderr)
     for owner in sorted({p.owner for p in claimed} - {p.owner for p in queued}):
         n = sum(p.owner == owner for p in claimed)
-        print(f"{n} being computed by {owner}: --wait waits for them", file=sys.stderr)
+        say(f"{n} being computed by {owner}: --wait waits for them", sys.stderr)

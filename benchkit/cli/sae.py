@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from benchkit.cli.group import Group
+from benchkit.progress import say
 
 
 class Activation(Enum):
@@ -167,10 +168,10 @@ def train(
         files += [t.path for t in outcome.trained]
         failed += [f"{name}: {why}" for name, why in outcome.failed.items()]
         if not outcome.fresh:
-            print(f"'{part.to}' was trained before", file=sys.stderr)
+            say(f"'{part.to}' was trained before", sys.stderr)
     _print(ranked(rows))
     if files:
-        print(f"use one as the scorer 'sae:{files[0]}'", file=sys.stderr)
+        say(f"use one as the scorer 'sae:{files[0]}'", sys.stderr)
     if failed:
         raise BenchkitError("; ".join(failed))
 
@@ -184,7 +185,7 @@ def ls(db: Db = None) -> None:
     with open_store(db, create=False) as store:
         found = trainings(store)
     _print(ranked((t.name, f"{t.model} at {t.point} on {t.task}", t.metrics) for t in found))
-    print(f"{len(found)} autoencoders", file=sys.stderr)
+    say(f"{len(found)} autoencoders", sys.stderr)
 
 
 def show(
@@ -300,7 +301,7 @@ def import_(
 
     spec = resolve("model", model).canonical
     imported(folder, to, model=spec, point=point, scale=input_scale, target=target)
-    print(f"use it as the scorer 'sae:{to}'", file=sys.stderr)
+    say(f"use it as the scorer 'sae:{to}'", sys.stderr)
 
 
 def export(
@@ -311,7 +312,7 @@ def export(
     from benchkit.sae.saelens import export as exported
 
     exported(file, to)
-    print(f"in SAELens: SAE.load_from_disk('{to}')", file=sys.stderr)
+    say(f"in SAELens: SAE.load_from_disk('{to}')", sys.stderr)
 
 
 Row = tuple[str, str, Mapping[str, Any]]

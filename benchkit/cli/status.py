@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from benchkit.progress import say
+
 
 def register(app: typer.Typer) -> None:
     app.command("status")(status)
@@ -20,6 +22,10 @@ def status(
         list[str] | None,
         typer.Option(help="Give up a Slurm job that no scheduler will tell of any more: frees its cells. Repeatable."),
     ] = None,
+    read_only: Annotated[
+        bool,
+        typer.Option("--read-only", help="Change no file, take nothing in; so it is with another user's registry."),
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
 ) -> None:
     """Takes in what Slurm jobs have finished, and shows what is being computed, in the queue and by launchers."""
@@ -29,14 +35,14 @@ def status(
     from benchkit.dispatch.slurm.overview import drop_job, overview
     from benchkit.dispatch.slurm.settle import settle
     from benchkit.reading.tables import Screen, ago, emit, text_table
-    from benchkit.store import open_store
+    from benchkit.store import look
 
-    with open_store(db, create=False) as store:
+    with look(db, read_only=read_only) as store:
         for job in drop or ():
-            print(f"{drop_job(store, job)} cells of Slurm job {job} are free", file=sys.stderr)
+            say(f"{drop_job(store, job)} cells of Slurm job {job} are free", sys.stderr)
         settled = settle(store)
         if settled.unreachable:
-            print(f"warning: {settled.unreachable}; its jobs are shown as they were last seen", file=sys.stderr)
+            say(f"warning: {settled.unreachable}; its jobs are shown as they were last seen", sys.stderr)
         found = overview(store, everything=everything, just_ended=settled.ended)
     if as_json:
         emit(dumps(asdict(found), indent=2))

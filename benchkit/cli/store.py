@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from benchkit.progress import say
+
 Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")]
 
 
@@ -38,17 +40,17 @@ def check(
     with open_store(db, create=False, ingest=False) as store:
         if fix:
             for line in mend(store):
-                print(line)
+                say(line, sys.stdout)
         findings = find(store, for_stream(sys.stderr), quick=quick)
         for finding in findings:
-            print(finding)
+            say(str(finding), sys.stdout)
         if n := len(waiting(store)):
-            print(f"{n:,} finished reports wait to be taken in: any other command does it", file=sys.stderr)
+            say(f"{n:,} finished reports wait to be taken in: any other command does it", sys.stderr)
         if n := store.execute("SELECT count(*) FROM conflicts").fetchone()[0] if not findings else 0:
-            print(f"{n:,} conflicts with merged registries: `benchkit show` of a run tells of its own", file=sys.stderr)
+            say(f"{n:,} conflicts with merged registries: `benchkit show` of a run tells of its own", sys.stderr)
         if findings:
             raise BenchkitError(f"registry '{store.path}': {len(findings)} findings")
-        print(f"registry '{store.path}' is sound", file=sys.stderr)
+        say(f"registry '{store.path}' is sound", sys.stderr)
 
 
 def backup(
@@ -65,12 +67,12 @@ def backup(
 
     with open_store(db, create=False, ingest=False) as store:
         made = copy(store, file, for_stream(sys.stderr), link=link)
-    print(f"{made.runs:,} runs and {made.files:,} files in '{file}'")
+    say(f"{made.runs:,} runs and {made.files:,} files in '{file}'", sys.stdout)
     if made.lacking:
-        print(
+        say(
             f"warning: {len(made.lacking):,} predictions are missing or altered in the registry itself, so the copy "
             "lacks them too: `benchkit check` names them",
-            file=sys.stderr,
+            sys.stderr,
         )
 
 
@@ -93,20 +95,20 @@ def merge(
     with open_store(db, create=not dry_run) as store:
         m = bring(store, other, for_stream(sys.stderr), dry_run=dry_run)
     for line in m.conflicts:
-        print(f"conflict: {line}")
+        say(f"conflict: {line}", sys.stdout)
     would = "would come" if dry_run else "came"
-    print(f"{m.cells:,} cells {would}, with {m.history:,} superseded runs, {m.records:,} trainings and diagnoses, "
+    say(f"{m.cells:,} cells {would}, with {m.history:,} superseded runs, {m.records:,} trainings and diagnoses, "
           f"{m.files:,} files; {m.known:,} runs were here, {m.same:,} cells have the same result, "
-          f"{len(m.conflicts):,} another")  # fmt: skip
+          f"{len(m.conflicts):,} another", sys.stdout)  # fmt: skip
     if m.lacking:
-        print(
+        say(
             f"warning: predictions of {len(m.lacking):,} of these runs are missing or altered over there, as "
             f"'{m.lacking[0]}'",
-            file=sys.stderr,
+            sys.stderr,
         )
     if m.waiting:
-        print(
+        say(
             f"warning: {m.waiting:,} reports wait in the inbox of '{other}' and did not come: any command there takes "
             "them in",
-            file=sys.stderr,
+            sys.stderr,
         )

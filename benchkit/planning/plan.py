@@ -18,8 +18,10 @@ from benchkit.errors import OF_ITSELF, BenchkitError, SpecError, did_you_mean
 from benchkit.interfaces import Backbone, Modality
 from benchkit.machine.config import read_toml
 from benchkit.machine.garbage import no_collecting
+from benchkit.records.gate import COUNT, INTEGER, JOB, OBJECT, OWNER, REAL, TEXT, TIME
 from benchkit.records.report import Cell
 from benchkit.store.claims import Owner, alive, in_words
+from benchkit.store.columns import held
 from benchkit.store.database import Store
 from benchkit.store.leases import sightings
 
@@ -260,6 +262,14 @@ ORDER BY wanted.i
 """
 
 
+_KINDS = (
+    INTEGER, *(kind.or_none() for kind in (
+        INTEGER, TEXT, REAL, TEXT, OWNER, TEXT, COUNT, REAL, JOB, TIME, TIME, TEXT, TEXT, COUNT, TIME, OBJECT
+    ))
+)  # fmt: skip
+"""What the columns of the answer may hold."""
+
+
 def _look_up(
     store: Store | None, seen: dict[Cell, tuple[Spec, Spec, Spec]], options: Mapping[str, Any] | None
 ) -> tuple[Planned, ...]:
@@ -271,6 +281,7 @@ def _look_up(
         store.many("INSERT INTO temp.wanted VALUES (?, ?, ?, ?, ?, ?)", ((i, *cell) for i, cell in enumerate(seen)))
         noted = sightings(store)
         rows = store.execute(_QUERY).fetchall()
+        held(store.path, _KINDS, rows)
         store.execute("DROP TABLE temp.wanted")
     owners: dict[str, str] = {}  # how those that are alive are written
     planned = []

@@ -21,13 +21,16 @@ def render(
     intervals: bool = True,
     chance: bool = True,
     screen: tables.Screen = tables.Screen(),
+    spreadsheet: bool = False,
 ) -> str:
-    """The table as text. intervals: show them, or over several seeds the standard deviation. chance: a row with what a
+    """The table as text. spreadsheet: CSV without formulas.
+
+    intervals: show them, or over several seeds the standard deviation. chance: a row with what a
     constant scorer gets, where a column is of one task."""
     if format == "json":
         return _json(table)
     if format == "csv":
-        return _csv(table, intervals)
+        return _csv(table, intervals, spreadsheet)
     markup = {"text": _TEXT, "markdown": _MARKDOWN, "latex": _LATEX}[format]
     letters = _letters(table)
     cells = _cells(table, markup, letters, digits, intervals)
@@ -172,7 +175,7 @@ def _label(table: Pivot, key: Key) -> str:
     return " ".join([*parts, *([table.fixed["metric"]] if "metric" in table.fixed else [])])
 
 
-def _csv(table: Pivot, intervals: bool) -> str:
+def _csv(table: Pivot, intervals: bool, spreadsheet: bool) -> str:
     """Full precision; beside each column those of low, high, sd, n and checks that say anything."""
     wanted = ("value", "low", "high", "sd", "n", "checks") if intervals else ("value", "checks")
     header = list(table.rows)
@@ -186,7 +189,7 @@ def _csv(table: Pivot, intervals: bool) -> str:
         [*key, *(None if (e := row[j]) is None else _field(e, name) for j, name in getters)]
         for key, row in zip(table.row_keys, table.grid, strict=True)
     ]
-    return tables.csv_table(header, rows)
+    return tables.csv_table(header, rows, spreadsheet=spreadsheet)
 
 
 def _says(e: Entry, name: str) -> bool:

@@ -8,6 +8,7 @@ with benchkit.open("registry.sqlite") as results:
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,9 +18,10 @@ from jaxtyping import Float32, Int32
 
 from benchkit.errors import BenchkitError, StoreError, did_you_mean, require
 from benchkit.interfaces import Labels
+from benchkit.machine.files import read
 from benchkit.reading.pivot import Pivot, entries, pivot
 from benchkit.records.report import Report
-from benchkit.store import Store, open_store, queries
+from benchkit.store import Store, look, queries
 from benchkit.store.queries import Filters
 from benchkit.store.reports import load_reports
 
@@ -65,8 +67,10 @@ class Results:
     n_train and seed one or more numbers (n_train -1 is all).
     """
 
-    def __init__(self, path: str | Path | None = None) -> None:
-        self._store = open_store(path, create=False)
+    def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:
+        """read_only: changes no file of the registry; so it is with one that is another user's."""
+        self._open = ExitStack()
+        self._store = self._open.enter_context(look(path, read_only=read_only))
 
     def __enter__(self) -> "Results":
         return self
@@ -75,7 +79,7 @@ class Results:
         self.close()
 
     def close(self) -> None:
-        self._store.close()
+        self._open.close()
 
     @property
     def store(self) -> Store:
@@ -155,12 +159,15 @@ class Results:
             raise StoreError(f"run {run} has no predictions")
         path = self._store.side / found[0].path
         try:
-            data = path.read_bytes()
+            data = read(path, found[0].bytes)
         except OSError as e:
             raise StoreError(f"the predictions of run {run} cannot be read from '{path}': {e.strerror}") from e
         if hashlib.sha256(data).hexdigest() != found[0].sha256:
             raise StoreError(f"the predictions of run {run} in '{path}' are not those that it left: damaged or altered")
-        return read_predictions(data)
+        try:
+            return read_predictions(data)
+        except StoreError as e:
+            raise StoreError(f"the predictions of run {run} in '{path}' cannot be read: {e}") from e
 
     def sql(self, query: str) -> "pandas.DataFrame":
         """Any query; it cannot change the registry."""
@@ -188,26 +195,66 @@ class Results:
         return frame
 
 
+PREDICTIONS_BYTES = 16 << 30
+"""That a file of predictions may take in memory: a file of some kilobytes can hold as much as one likes."""
+
+
 def read_predictions(data: bytes) -> Predictions:
-    """From the bytes of a run's Parquet file: columns id, fold, label, scores, and the names of the classes."""
+    """From the bytes of a run's Parquet file: columns id, fold, label, scores, and the names of the classes.
+
+    Raises StoreError where they are no such file: malformed, of other columns, or of more than they can be in memory.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    table = pq.read_table(pa.BufferReader(data))
+    try:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        _refuse_bomb(file.metadata, len(data))
+        table = file.read()
+        table.validate(full=True)
+        return _predictions(table)
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, IndexError, RecursionError, MemoryError) as e:
+        raise StoreError(f"these are no predictions of benchkit's: {' '.join(str(e).split())[:300] or repr(e)}") from e
+
+
+def _refuse_bomb(metadata: Any, size: int) -> None:
+    """Raises ValueError for what is in no proportion to its file, before anything of it is made."""
+    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+    claimed = sum(group.column(j).total_uncompressed_size for group in groups for j in range(group.num_columns))
+    if metadata.num_columns > 100 or not 0 <= metadata.num_rows <= 1 << 31 or not 0 <= claimed <= PREDICTIONS_BYTES:
+        raise ValueError(f"{metadata.num_rows:,} rows of {metadata.num_columns:,} columns, {claimed:,} bytes in memory")
+    if claimed > 10_000 * size:
+        raise ValueError(f"{size:,} bytes that claim to hold {claimed:,}")
+
+
+def _predictions(table: Any) -> Predictions:
+    """Raises ValueError, KeyError or TypeError where the table is no such."""
+    import pyarrow as pa
+
+    known = {"id", "fold", "label", "scores"}
+    if set(table.column_names) != known or any(table[name].null_count for name in known):
+        raise ValueError(f"columns {', '.join(table.column_names)}, and they must be {', '.join(sorted(known))}")
     classes = tuple(json.loads(table.schema.metadata[b"classes"]))
-    label = table["label"].combine_chunks()
+    label, scores = table["label"].combine_chunks(), table["scores"].combine_chunks()
+    if not (pa.types.is_fixed_size_list(scores.type) and scores.type.list_size == len(classes)):
+        raise ValueError(f"scores are {scores.type}, and there are {len(classes):,} classes")
+    values = scores.flatten()
     if pa.types.is_list(label.type):
         labels = np.zeros((len(table), len(classes)), np.uint8)
         lengths = np.diff(label.offsets.to_numpy())
-        labels[np.repeat(np.arange(len(table)), lengths), label.flatten().to_numpy()] = 1
+        numbers = label.flatten().to_numpy(zero_copy_only=False)
+        if len(numbers) and not (numbers.min() >= 0 and numbers.max() < len(classes)):
+            raise ValueError("a label is of none of the classes")
+        labels[np.repeat(np.arange(len(table)), lengths), numbers] = 1
     else:
         labels = label.to_numpy(zero_copy_only=False)
-    scores = table["scores"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        if labels.dtype.kind != "i" or (len(labels) and not (labels.min() >= 0 and labels.max() < len(classes))):
+            raise ValueError("a label is of none of the classes")
     return Predictions(
         ids=table["id"].to_pylist(),
-        folds=table["fold"].combine_chunks().to_numpy(zero_copy_only=False),
+        folds=table["fold"].combine_chunks().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
         labels=labels,
-        scores=scores.reshape(len(table), len(classes)),
+        scores=values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(table), len(classes)),
         classes=classes,
     )
 

@@ -16,7 +16,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from benchkit.errors import printable
 from benchkit.machine.times import local, shown
+from benchkit.progress import say
 
 if TYPE_CHECKING:
     from benchkit.store import Store
@@ -51,7 +53,10 @@ class Screen:
 
 
 def emit(text: str) -> None:
-    """Prints a line; a character that the output's encoding lacks becomes a question mark, not an error."""
+    """Prints lines that are made of clean cells, or are for programs; a character that the output's encoding lacks
+    becomes a question mark, not an error. A terminal gets no control character but those of its colours."""
+    if sys.stdout.isatty():
+        text = "".join(part if i % 2 else printable(part) for i, part in enumerate(_ALLOWED.split(text)))
     encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
     sys.stdout.write(text.encode(encoding, "replace").decode(encoding) + "\n")
 
@@ -116,18 +121,28 @@ def latex_table(header: Sequence[Row], rows: Sequence[Row], *, right: Collection
     )
 
 
-def csv_table(header: Row, rows: Sequence[Sequence[Any]]) -> str:
-    return "\n".join(map(csv_line, [header, *rows]))
+def csv_table(header: Row, rows: Sequence[Sequence[Any]], *, spreadsheet: bool = False) -> str:
+    return "\n".join(csv_line(row, spreadsheet=spreadsheet) for row in [header, *rows])
 
 
-def csv_line(values: Sequence[Any]) -> str:
-    """RFC 4180 without the line's end; None is an empty field. (Python's csv leaves a lone carriage return bare.)"""
+def csv_line(values: Sequence[Any], *, spreadsheet: bool = False) -> str:
+    """RFC 4180 without the line's end; None is an empty field. (Python's csv leaves a lone carriage return bare.)
+
+    spreadsheet: text that a spreadsheet would take for a formula gets an apostrophe before it, which makes it text
+    there (https://owasp.org/www-community/attacks/CSV_Injection).
+    """
     fields = ["" if v is None else str(v) for v in values]
+    if spreadsheet:
+        fields = [
+            f"'{f}" if isinstance(v, str) and f[:1] in _FORMULA else f for f, v in zip(fields, values, strict=True)
+        ]
     if fields == [""]:
         return '""'  # an empty line would be no row
     return ",".join(f'"{f.replace(chr(34), chr(34) * 2)}"' if _SPECIAL.search(f) else f for f in fields)
 
 
+_ALLOWED = re.compile("(\n|\t|\033\\[(?:1|31|0)m)")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _SPECIAL = re.compile('[,"\r\n]')
 _MARKDOWN = str.maketrans({c: f"\\{c}" for c in "\\`*_[]|~$#"} | {"<": "&lt;", ">": "&gt;", "&": "&amp;"})
 _LATEX = str.maketrans(
@@ -145,11 +160,8 @@ def escape_latex(text: str) -> str:
     return clean(text).translate(_LATEX)
 
 
-def clean(text: str) -> str:
-    """Without control characters: one in a class's name must not move the cursor, or end a row."""
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+clean = printable
+"""One in a class's name must not move the cursor, or end a row."""
 
 
 def columns_of(text: str) -> int:
@@ -264,7 +276,7 @@ def note_places(store: "Store", rows: "Iterable[Entry | RunRow]") -> None:
     from benchkit.store.places import places
 
     for fingerprint, path in places(store, rows).items():
-        sys.stderr.write(clean(f"{fingerprint}: {path}") + "\n")
+        say(f"{fingerprint}: {path}", sys.stderr)
 
 
 def print_runs(path: Path, runs: Sequence[int]) -> None:

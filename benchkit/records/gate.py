@@ -52,7 +52,7 @@ class Kind:
         types = set(map(type, column))
         if types <= ({self.plain, type(None)} if self.optional else {self.plain}) and self.holds is None:
             return None
-        return next((i for i, value in enumerate(column) if not self(value)), None)
+        return next((i for i, v in enumerate(column) if not ((v is None and self.optional) or self(v))), None)
 
 
 _UUID = re.compile(r"[0-9a-f]{32}")
@@ -184,7 +184,7 @@ def _depth(text: str) -> int:
     return deepest
 
 
-def held(rows: Sequence[Sequence[Any]], columns: Sequence[tuple[str, Kind]], what: str) -> None:
+def hold(rows: Sequence[Sequence[Any]], columns: Sequence[tuple[str, Kind]], what: str) -> None:
     """Holds rows against the kinds of their columns; `what` names the rows, as "runs". Raises Refused."""
     for j, (name, kind) in enumerate(columns):
         i = kind.wrong([row[j] for row in rows])

@@ -13,6 +13,7 @@ from benchkit.records.sealing import seal
 from benchkit.sae.outcome import Outcome
 from benchkit.scorers.saved import read_record
 from benchkit.store import Store
+from benchkit.store.columns import gate
 
 
 def seal_trainings(outcome: Outcome, inbox: Path, device: str) -> None:
@@ -78,12 +79,20 @@ def trainings(store: Store) -> list[Listed]:
     found = store.execute(
         "SELECT id, params, task, model, point, path, finished_at FROM trainings WHERE kind = 'sae' ORDER BY id DESC"
     ).fetchall()
+    gate(store.path, "trainings", ("id", "params", "task", "model", "point", "path", "finished_at"), found)
     listed = []
     for number, text, task, model, point, path, finished in found:
         params: dict[str, Any] = json.loads(text)
+        try:
+            steps = int(params["steps"])
+            name = SAEConfig(**{k: params[k] for k in SAEConfig.__dataclass_fields__ if k in params}).name
+        except (KeyError, TypeError, ValueError) as e:
+            raise StoreError(
+                f"registry '{store.path}': training {number} is damaged ({e!r}); see `benchkit check`"
+            ) from e
         rows = store.execute(
-            "SELECT name, value FROM training_metrics WHERE training_id = ? AND step = ?", (number, params["steps"])
+            "SELECT name, value FROM training_metrics WHERE training_id = ? AND step = ?", (number, steps)
         ).fetchall()
-        name = SAEConfig(**{k: params[k] for k in SAEConfig.__dataclass_fields__ if k in params}).name
-        listed.append(Listed(number, name, task, model, point, path, params["steps"], finished, dict(rows)))
+        gate(store.path, "training_metrics", ("name", "value"), rows)
+        listed.append(Listed(number, name, task, model, point, path, steps, finished, dict(rows)))
     return listed

@@ -26,7 +26,7 @@ from benchkit.records.gate import (
     UUID,
     Kind,
     Refused,
-    held,
+    hold,
 )
 
 _NAMES = {"task": TEXT, "model": TEXT, "classifier": TEXT}
@@ -87,11 +87,19 @@ COLUMNS: Mapping[str, Mapping[str, Kind]] = {
 }  # fmt: skip
 
 
+def held(path: Path, kinds: Sequence[Kind], rows: Sequence[Sequence[Any]]) -> None:
+    """Likewise the answer to a question over several tables, by the kinds of its columns. Raises Refused."""
+    try:
+        hold(rows, [(f"value {j + 1} of a row", kind) for j, kind in enumerate(kinds)], "what it says of runs")
+    except Refused as e:
+        raise Refused(f"registry '{path}' is damaged, or not benchkit's work: {e} (see `benchkit check`)") from None
+
+
 def gate(path: Path, table: str, names: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Holds rows of these columns of a table of the registry at `path` against their kinds. Raises Refused, naming the
     column and the value."""
     kinds = COLUMNS[table]
     try:
-        held(rows, [(name, kinds[name]) for name in names], f"a row of {table}")
+        hold(rows, [(name, kinds[name]) for name in names], f"a row of {table}")
     except Refused as e:
         raise Refused(f"registry '{path}' is damaged, or not benchkit's work: {e} (see `benchkit check`)") from None

@@ -171,7 +171,8 @@ class Database(peewee.SqliteDatabase):
 
     def __init__(self, path: Path, uri: str, pragmas: list[tuple[str, Any]]) -> None:
         super().__init__(uri, pragmas=pragmas, timeout=BRIEFLY, uri=True, autoconnect=True, factory=_Connection)
-        self.path = path
+        self.path = self.place = path
+        """As it is called in errors, and where it is: a copy of another may be looked at in its place."""
         self.patience: float | None = None
         """For this connection's next transaction; None: the usual."""
 

@@ -5,19 +5,21 @@ import sqlite3
 import stat
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfileobj
+from tempfile import gettempdir
 from typing import Any
 
 import peewee
 
 from benchkit.errors import StoreError
-from benchkit.machine.files import make_new
+from benchkit.machine.files import make_new, reading, scratch, writing
 from benchkit.machine.home import expanded
 from benchkit.store.connection import ANEW, Database, StoreBusy, errors, explained, patiently
 from benchkit.store.filesystem import network_filesystem
-from benchkit.store.migrations import APPLICATION_ID, FILLED, MIGRATIONS, VERSION, statements
+from benchkit.store.migrations import APPLICATION_ID, FILLED, MIGRATIONS, VERSION, statements, tables
 
 DEFAULT = "registry.sqlite"
 CACHE_KIB = 8_192
@@ -175,6 +177,54 @@ def open_reading(path: Path) -> Store:
     return store
 
 
+def is_anothers(path: Path) -> bool:
+    """Whether a registry belongs to another user."""
+    return is_there(path) and path.stat().st_uid != os.geteuid()
+
+
+@contextmanager
+def open_untouched(path: Path) -> Iterator[Store]:
+    """Opens a registry without changing or making any file beside it. Raises StoreError.
+
+    What a journal has that the file has not, and an older schema, are looked at in a copy.
+    """
+    if not is_there(path):
+        raise StoreError(f"there is no registry at '{path}': --db or BENCHKIT_DB names another")
+    _refuse_strange(path)
+    with ExitStack() as stack:
+        if not has_journal(path):
+            store = stack.enter_context(Store(path, _connect(path, writable=False), False))
+            with errors(path):
+                version = _version(store)
+            if version == VERSION:
+                with errors(path):
+                    _hold_kinds(store)
+                yield store
+                return
+        try:
+            folder, _ = stack.enter_context(scratch(Path(gettempdir()), ".benchkit-look-"))
+            copy = folder / "registry.sqlite"
+            place = path.resolve()
+            for end in ("", "-wal", "-journal"):
+                if (beside := place.with_name(place.name + end)).exists():
+                    with reading(beside) as f, writing(copy.with_name(copy.name + end)) as made:
+                        copyfileobj(f, made)
+        except OSError as e:
+            raise StoreError(f"registry '{path}' cannot be looked at: {e.strerror}") from e
+        copied = stack.enter_context(open_alone(copy))
+        copied.db.path = path
+        yield Store(path, copied.db, False)
+
+
+def _hold_kinds(store: Store) -> None:
+    """Raises StoreError where one of benchkit's tables is a view, which might go on for ever, or another program's."""
+    found = store.execute("SELECT name, type, sql FROM sqlite_master WHERE type IN ('table', 'view')").fetchall()
+    known = tables()
+    for name, kind, sql in found:
+        if name in known and (kind != "table" or not str(sql).upper().startswith("CREATE TABLE")):
+            raise StoreError(f"registry '{store.path}' is damaged or not benchkit's: '{name}' is no table: {ANEW}")
+
+
 def is_there(path: Path) -> bool:
     """Raises StoreError where one cannot know, or it is something that no registry can be."""
     try:
@@ -230,6 +280,7 @@ def _prepare(store: Store, create: bool, made: bool) -> None:
         raise StoreError(f"registry '{store.path}' is empty, and '{store.side}' is not: it was cut off: {ANEW}")
     if not new:
         if version == VERSION:
+            _hold_kinds(store)
             if store.writable:
                 _use_journal(store, must=create)
             return

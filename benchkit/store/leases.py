@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from benchkit.store.columns import gate
 from benchkit.store.database import Store
 
 HEARTBEAT = 30.0
@@ -30,9 +31,11 @@ class Sighting:
 
 def sightings(store: Store) -> dict[str, Sighting]:
     """What this host has noted, by launcher. What it noted before it was started anew does not count."""
-    rows = store.execute("SELECT owner, heartbeat_at, seen_s FROM sightings WHERE observer = ?", (observer(),))
+    sql = "SELECT owner, heartbeat_at, seen_s FROM sightings WHERE observer = ?"
+    rows = store.execute(sql, (observer(),)).fetchall()
+    gate(store.path, "sightings", ("owner", "heartbeat_at", "seen_s"), rows)
     moment = uptime()
-    return {owner: Sighting(beat, moment - seen) for owner, beat, seen in rows.fetchall() if seen <= moment}
+    return {owner: Sighting(beat, moment - seen) for owner, beat, seen in rows if seen <= moment}
 
 
 def expired(heartbeat_at: str, sighting: Sighting | None) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterable
 
+from benchkit.store.columns import gate
 from benchkit.store.database import Store
 from benchkit.store.queries import Entry, RunRow
 
@@ -36,5 +37,8 @@ def _path(store: Store, row: Entry | RunRow, column: str, key: str) -> str:
         "SELECT params FROM runs WHERE task = ? AND model = ? AND classifier = ? AND n_train = ? LIMIT 1",
         (row.task, row.model, row.classifier, row.n_train),
     ).fetchone()
-    value = json.loads(found[0]).get(column, {}).get(key) if found else None
+    if found:
+        gate(store.path, "runs", ("params",), [found])
+    given = json.loads(found[0]).get(column) if found else None
+    value = given.get(key) if isinstance(given, dict) else None
     return os.path.normpath(value) if isinstance(value, str) else ""

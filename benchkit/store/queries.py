@@ -14,7 +14,9 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from benchkit.errors import StoreError, did_you_mean
+from benchkit.records.gate import INTEGER, REAL, TEXT
 from benchkit.records.report import Cell, Report
+from benchkit.store.columns import COLUMNS, gate, held
 from benchkit.store.database import Store, errors
 from benchkit.store.reports import load_reports
 
@@ -127,6 +129,7 @@ def runs_by_number(store: Store, numbers: Sequence[int]) -> list[RunRow]:
 
 def _run_rows(store: Store, ids: str, values: list[Any]) -> list[RunRow]:
     found = _all(store, _RUN_ROW.format(ids=ids), values)
+    held(store.path, _RUN_KINDS, found)
     return [RunRow._make((*r[:7], bool(r[7]), *r[8:13], tuple((r[13] or "").split()), *r[14:])) for r in found]
 
 
@@ -222,6 +225,10 @@ def load(store: Store, run: int) -> Stored:
         return Stored(run, bool(current), ingested_at, report, history, conflicts)
 
 
+_KNOWN = {**COLUMNS["environments"], **COLUMNS["runs"], "run": INTEGER}
+_RUN_KINDS = tuple(_KNOWN[name].or_none() if name == "marks" else _KNOWN[name] for name in RunRow._fields)
+
+
 class FailureRow(NamedTuple):
     """A cell whose last attempt failed, as the table `failures` has it. options: of the job."""
 
@@ -254,6 +261,7 @@ def failures(store: Store, filters: Filters = Filters()) -> list[FailureRow]:
     where, values = replace(filters, history=True).where()
     # The filters are conditions on `runs`; a failure has the same columns.
     found = _all(store, f"SELECT * FROM failures AS runs WHERE {where} ORDER BY failed_at DESC, task, model", values)
+    gate(store.path, "failures", FailureRow._fields, found)
     return [FailureRow._make((*row[:8], json.loads(row[8]), *row[9:])) for row in found]
 
 
@@ -290,6 +298,12 @@ class Entry(NamedTuple):
     marks: tuple[tuple[str, str], ...]
 
 
+_ENTRY_KINDS = (
+    TEXT, TEXT, TEXT, INTEGER, INTEGER.or_none(), TEXT, INTEGER, REAL, REAL, REAL.or_none(), REAL.or_none(),
+    REAL.or_none(), TEXT.or_none(),
+)  # fmt: skip
+
+
 def entries(
     store: Store, filters: Filters = Filters(), metrics: Sequence[str] = (), *, each_seed: bool = False
 ) -> list[Entry]:
@@ -312,7 +326,8 @@ def entries(
         FROM {source} WHERE {where} GROUP BY {f"{key}, seed" if each_seed else key}
         """
     asked = [[*values, metric] for metric in dict.fromkeys(metrics)] or [values]
-    found = chain.from_iterable(_each(store, sql, given) for given in asked)
+    found = list(chain.from_iterable(_each(store, sql, given) for given in asked))
+    held(store.path, _ENTRY_KINDS, found)
     new, same = tuple.__new__, dict[str, str]().setdefault  # as Entry(...), without a call of Python for each of many
     return [
         new(Entry, (
@@ -358,6 +373,11 @@ class PublishedRow(NamedTuple):
     source: str
 
 
+_PUBLISHED_KINDS = (
+    TEXT, TEXT, TEXT, INTEGER, INTEGER, TEXT, REAL, REAL.or_none(), REAL.or_none(), REAL, REAL, TEXT
+)  # fmt: skip
+
+
 def published(store: Store, filters: Filters) -> list[PublishedRow]:
     """Every published number of the cells that match."""
     where, values = filters.where()
@@ -374,6 +394,7 @@ def published(store: Store, filters: Filters) -> list[PublishedRow]:
         """,
         values,
     )
+    held(store.path, _PUBLISHED_KINDS, found)
     return [PublishedRow(*row) for row in found]
 
 

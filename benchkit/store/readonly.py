@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchkit.errors import StoreError, did_you_mean
-from benchkit.store.connection import BRIEFLY, patiently
+from benchkit.store.connection import BRIEFLY, harden, patiently
 from benchkit.store.database import Store, has_journal
 
 _READING = {
@@ -53,8 +53,9 @@ def ask(store: Store, sql: str) -> Iterator[Answer]:
 
 
 def _connect(store: Store, refused: list[str]) -> sqlite3.Connection:
-    uri = f"{store.path.absolute().as_uri()}?mode=ro"
-    if not store.writable and not has_journal(store.path):
+    place = store.db.place
+    uri = f"{place.absolute().as_uri()}?mode=ro"
+    if not store.writable and not has_journal(place):
         uri += "&immutable=1"  # as in database.py: its write-ahead log cannot be made in a folder that is read-only
     connection = sqlite3.connect(uri, uri=True, timeout=BRIEFLY, isolation_level=None)
 
@@ -72,9 +73,9 @@ def _connect(store: Store, refused: list[str]) -> sqlite3.Connection:
             refused.append(second or first or "")
         return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
+    harden(connection)
     connection.execute("PRAGMA query_only = 1")
     connection.set_authorizer(authorize)
-    connection.set_progress_handler(lambda: 0, 100_000)  # comes back to Python now and then, for Ctrl-C
     return connection
 
 

@@ -67,7 +67,7 @@ class FakeHub:
         entries = []
         for path in sorted(p for p in (self.root / folder).rglob("*") if p.is_file()):
             data = path.read_bytes()
-            blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+            blob = hashlib.sha1(f"blob {len(data)}\0".encode() + data, usedforsecurity=False).hexdigest()
             entry: dict[str, Any] = {
                 "type": "file", "path": path.relative_to(self.root).as_posix(), "size": len(data), "oid": blob,
             }  # fmt: skip

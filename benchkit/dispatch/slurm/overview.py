@@ -8,7 +8,9 @@ from benchkit.dispatch.slurm.settle import GONE, open_jobs
 from benchkit.errors import BenchkitError
 from benchkit.machine.scheduler import ENDED
 from benchkit.machine.times import now
+from benchkit.records.gate import COUNT, JOB, TEXT, TIME
 from benchkit.store.claims import alive, owners
+from benchkit.store.columns import held
 from benchkit.store.database import Store
 from benchkit.store.leases import sightings
 
@@ -61,6 +63,9 @@ class Overview:
         return lines or ["nothing is being computed"]
 
 
+_KINDS = (JOB, TEXT, TEXT, TEXT, COUNT, COUNT, COUNT, TEXT.or_none(), TIME, TEXT)
+
+
 def overview(store: Store, *, everything: bool = False, just_ended: Collection[str] = ()) -> Overview:
     """everything: jobs that ended long ago, too; else those that are open, and `just_ended`."""
     shown = {job.number for job in open_jobs(store)} | set(just_ended)
@@ -70,7 +75,9 @@ def overview(store: Store, *, everything: bool = False, just_ended: Collection[s
         "(SELECT count(*) FROM failures WHERE slurm_job = job AND failed_at >= submitted_at), "
         "reason, updated_at, folder || '/' || job || '_0_log.out' FROM submissions ORDER BY submitted_at, job"
     )
-    jobs = tuple(JobLine(*row) for row in rows.fetchall() if everything or row[0] in shown)
+    listed = rows.fetchall()
+    held(store.path, _KINDS, listed)
+    jobs = tuple(JobLine(*row) for row in listed if everything or row[0] in shown)
     seen = sightings(store)
     counts = dict(store.execute("SELECT owner, count(*) FROM claims GROUP BY owner").fetchall())
     working = tuple(

@@ -117,10 +117,10 @@ def _tell(points: Iterable[Any]) -> None:
     """Of padding, and of dimensions that rounding lost."""
     for p in points:
         if p.padding:
-            print(
+            say(
                 f"note: {100 * p.padding:.2g} % of the tokens at '{p.point}' are padding of short examples; nothing is "
                 "fitted on them",
-                file=sys.stderr,
+                sys.stderr,
             )
         if not p.lost:
             continue

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from benchkit.errors import BenchkitError, StoreError
-from benchkit.machine.files import write_atomic
+from benchkit.machine.files import make_folder, write_atomic
 from benchkit.machine.times import now
 from benchkit.sae.config import Activation, Normalisation, SAEConfig
 from benchkit.scorers.saved import read_record, read_tensors, write_tensors
@@ -214,7 +214,7 @@ def _write(folder: Path, tensors: Mapping[str, np.ndarray], given: Mapping[str, 
 
     plain = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
     except OSError as e:
         raise StoreError(f"cannot make the folder '{folder}': {e.strerror}") from e
     other = sorted(e.name for e in folder.iterdir() if e.name not in (WEIGHTS, CONFIG))

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 
 from benchkit.errors import MediaError
+from benchkit.media.containers.mpeg import header
 from benchkit.media.decode import Audio
 from benchkit.media.notes import UNVERIFIED
 
@@ -285,3 +286,21 @@ def test_a_stream_that_was_cut_out_of_a_longer_one_is_whole(tmp_path: Path) -> N
             struct.pack_into("<I", data, page.at + 22, ogg.checksum(moved, page))
     wave, notes = load(bytes(data), tmp_path, "OGG", "VORBIS")
     assert (len(wave), notes) == (24_000, 0)
+
+
+def test_what_follows_an_mp3_that_states_no_length_takes_nothing_from_it(tmp_path: Path) -> None:
+    """Filling, or a tag that nobody knows, behind the last frame: the decoder takes it for damage, or it changes
+    nothing; what is used of the beginning is the same."""
+    noise, path = 0.1 * np.random.default_rng(0).standard_normal(24_000), tmp_path / "constant.mp3"
+    soundfile.write(path, noise, 16_000, bitrate_mode="CONSTANT", compression_level=0.5)
+    first = header(path.read_bytes())
+    assert first is not None
+    untagged = path.read_bytes()[first.size :]  # without the frame that says how many there are
+    wave, notes = load(untagged, tmp_path, "MP3", "MPEG_LAYER_III")
+    assert notes == UNVERIFIED
+    assert len(wave) > 24_000
+    for behind in (bytes(5_000), b"LYRICSBEGIN" + b"la " * 1_500):
+        path.write_bytes(untagged + behind)
+        np.testing.assert_array_equal(Audio(path).decode(16_000, 1.0).raw, wave[:16_000])
+        with pytest.raises(MediaError, match=r"constant.mp3' does not decode as audio"):
+            Audio(path).load(16_000)

@@ -65,7 +65,7 @@ def mpeg(view: View, at: int = 0) -> Extent:
     stated = tag[1] if tag else None
     if stated is not None:
         return Extent(stated, min(held, stated))
-    if _cut(view, first, end):
+    if _frames_end(view, first, end) > end:
         return Extent(None, held, why="its last frame is not whole")
     return Extent(None, held)
 
@@ -82,7 +82,7 @@ def least_samples(view: View, at: int = 0) -> int:
     at, first = _first(view, at)
     if first is None or not first.bitrate:
         return 0
-    end, count = _end(view), 0
+    end, count = _frames_end(view, first, _end(view)), 0
     for place in (at, at + (end - at) // 3, at + 2 * (end - at) // 3):
         data = view.read(place, TAIL)
         for start in range(len(data) - 4):
@@ -139,8 +139,9 @@ def _end(view: View) -> int:
     return max(0, end)
 
 
-def _cut(view: View, first: Header, end: int) -> bool:
-    """Whether frames follow each other to beyond the end, and none ends with it."""
+def _frames_end(view: View, first: Header, end: int) -> int:
+    """Where the last frames end that follow each other near the end, beyond it where the last one is not whole; 0 where
+    there are none."""
     begin = max(0, end - TAIL)
     data = view.read(begin, end - begin)
     start = -1
@@ -149,8 +150,8 @@ def _cut(view: View, first: Header, end: int) -> bool:
         while (one := header(data, place)) and one.size and _alike(one, first):
             place, chain = place + one.size, chain + 1
         if chain >= 3 or (chain and begin == 0):
-            return place > len(data)
-    return False
+            return begin + place
+    return 0
 
 
 def _alike(a: Header, b: Header) -> bool:

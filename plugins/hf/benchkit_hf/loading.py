@@ -106,7 +106,7 @@ def pretrained_model(name: str, folder: Path, config: Any, code: bool, family: F
     import transformers
 
     code_too = {"trust_remote_code": code} if family.model == "AutoModel" else {}
-    with readable(name, "weights"):
+    with readable(name, "weights"), _quiet():
         model, info = getattr(transformers, family.model).from_pretrained(
             folder, config=config, dtype=torch.float32, output_loading_info=True, **code_too
         )
@@ -144,6 +144,22 @@ def _of_encoder(key: str, model: Any, part: str) -> bool:
     base = key.removeprefix(f"{model.base_model_prefix}.")
     top = {name for name, _ in model.named_children()}
     return base.startswith(part) if part else base.split(".")[0] in top - {"pooler"}
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without transformers' own report of tensors, for what matters of it is said in a line, and its progress bar."""
+    from transformers.utils import logging
+
+    level, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
 
 
 @contextmanager

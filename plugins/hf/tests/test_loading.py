@@ -236,6 +236,20 @@ def test_a_pooler_that_is_asked_for_may_not_be_missing(saved: Saved, tmp_path: P
         load(folder, pool="pooler")
 
 
+def test_loading_prints_nothing_of_tensors_that_are_no_concern(saved: Saved, capfd: pytest.CaptureFixture[str]) -> None:
+    tf.logging.set_verbosity_warning()
+    tf.logging.enable_progress_bar()
+    try:
+        load(saved("vit_mae"))
+        assert (tf.logging.get_verbosity(), tf.logging.is_progress_bar_enabled()) == (tf.logging.WARNING, True)
+    finally:
+        tf.logging.set_verbosity_error()
+        tf.logging.disable_progress_bar()
+    shown = "".join(capfd.readouterr())
+    assert "decoder" not in shown
+    assert "Loading" not in shown
+
+
 @pytest.mark.parametrize("name", ["clip", "siglip2", "wav2vec2", "clap"])
 def test_the_newer_processor_file_alone_is_read(saved: Saved, tmp_path: Path, name: str) -> None:
     old, folder = load(saved(name)), copied(saved(name), tmp_path / "new")

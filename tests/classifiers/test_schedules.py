@@ -103,22 +103,27 @@ def test_the_schedule_reaches_the_backbone_that_is_trained(monkeypatch: pytest.M
         assert set(np.round(np.array(used[k]) / rate, 9)) == {0.000125, 0.00025, 0.0005, 0.001}
 
 
-def test_weights_of_a_fine_tuned_backbone_decay_as_they_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_of_a_fine_tuned_backbone_decay_and_move_as_they_are_told() -> None:
     backbone = resolve("model", "random-vit,size=8,patch=4,width=16,depth=1,heads=2").build()
     backbone.setup("cpu")
     for decay in ("matrices", "all"):
-        params = resolve("classifier", f"finetune,weight_decay=0.3,decay={decay}").params
-        tuned = tuner.Tuner(backbone.trainable(), backbone.dim, params)
+        params = resolve("classifier", f"finetune,weight_decay=0.3,lr=0.001,layer_decay=0.5,decay={decay}").params
+        trainable = backbone.trainable()
+        tuned = tuner.Tuner(trainable, backbone.dim, params)
         head = tuner.Head(backbone.dim, 2, params)
         names = {id(p): name for name, p in tuned.parameters.items()} | {
             id(head.weight): "head.weight",
             id(head.bias): "head.bias",
         }
-        of = {names[id(p)]: group["weight_decay"] for group in tuned.groups(head) for p in group["params"]}
+        of = {
+            names[id(p)]: (group["lr"], group["weight_decay"]) for group in tuned.groups(head) for p in group["params"]
+        }
         assert set(of) == set(names.values())
         for name, found in of.items():
             matrix = name.endswith("weight") and "norm" not in name
-            assert found == (0.3 if matrix or decay == "all" else 0.0), name
+            before_the_head = trainable.top - trainable.depth_of.get(name, trainable.top)
+            decayed = 0.3 if matrix or decay == "all" else 0.0
+            assert found == (pytest.approx(0.001 * 0.5**before_the_head), decayed), name
 
 
 # --------------------------------------------------------------------------------------------------------------- decay

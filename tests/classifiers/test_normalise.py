@@ -159,3 +159,11 @@ def test_few_features_are_not_put_through_layer_norm_and_the_record_says_so(dim:
     asked = fit_normaliser(NormParams(norm="layer"), x)
     assert asked.layer == (dim >= 3), "asked for by name it is left out only where nothing would be left"
     assert bool(asked.record) == (dim < 3)
+
+
+def test_what_was_constant_in_training_keeps_its_units_where_it_varies_later() -> None:
+    x = rows()[:, 5:9]
+    made = fit_normaliser(NormParams(norm="standard", shrinkage=0.0), x)
+    later = x.copy()
+    later[:, 2] += 0.25
+    np.testing.assert_allclose(made(later)[:, 2], 0.25)

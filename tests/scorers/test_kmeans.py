@@ -11,6 +11,7 @@ from sklearn.cluster import KMeans as Reference
 from sklearn.cluster import MiniBatchKMeans, kmeans_plusplus
 
 from benchkit.errors import FitError
+from benchkit.scorers import kmeans
 from benchkit.scorers.kmeans import KMeans, KMeansParams, assign, plus_plus, step
 from benchkit.scorers.prototypes import similarities
 
@@ -175,6 +176,19 @@ def test_centres_of_vectors_at_2500_are_those_of_the_same_vectors_around_0() -> 
     gaps = ((near[:, None].astype(float) - (far - 2500.0)[None]) ** 2).sum(-1)
     assert inertia(x, far - 2500.0) < 1.05 * inertia(x, near)
     assert np.median(gaps.min(axis=1)) < 0.05
+
+
+def test_centres_are_seeded_on_a_long_beginning_and_moved_by_every_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeded: list[int] = []
+    moved: list[int] = []
+    real = kmeans.plus_plus, kmeans.step
+    monkeypatch.setattr(kmeans, "plus_plus", lambda x, *more: seeded.append(len(x)) or real[0](x, *more))
+    monkeypatch.setattr(kmeans, "step", lambda x, *more: moved.append(len(x)) or real[1](x, *more))
+    fitted(blobs(12_300), k=40)
+    assert (seeded, sum(moved)) == ([10_000], 12_300)
+    monkeypatch.setattr(kmeans, "LEAST_SEEDING", 100)
+    fitted(blobs(12_300), k=1200)
+    assert (seeded[1:], sum(moved)) == ([4000], 2 * 12_300), "three times k, in whole batches"
 
 
 def test_another_seed_gives_other_centres_and_one_seed_the_same() -> None:

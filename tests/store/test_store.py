@@ -271,9 +271,10 @@ def test_cells_of_the_dead_are_claimed_by_the_call_that_finds_them_dead(tmp_path
         dead, mine, other = gone(), Owner.this_process(), Owner.this_process()
         assert claim(store, CELLS[:1], other) == CELLS[:1]
         assert claim(store, CELLS[1:], dead) == CELLS[1:]
-        assert claim(store, CELLS, mine) == CELLS[1:], "at once, and not those of the living"
+        free = CELLS[0]._replace(n_train=7)
+        assert set(claim(store, [*CELLS, free], mine)) == {*CELLS[1:], free}, "at once, and not those of the living"
         held = store.execute("SELECT n_train, owner FROM claims ORDER BY n_train").fetchall()
-        assert held == [(-1, mine.token), (1, other.token), (5, mine.token)]
+        assert held == [(-1, mine.token), (1, other.token), (5, mine.token), (7, mine.token)]
 
 
 def test_what_the_dead_have_sealed_is_taken_in_before_their_cells_are_claimed_again(

@@ -10,6 +10,7 @@ from benchkit.catalog.resolve import resolve
 from benchkit.classifiers.data import Split, hold_out
 from benchkit.classifiers.linear import LinearParams
 from benchkit.classifiers.streams import Stream
+from benchkit.classifiers.subsets import split_of
 from benchkit.interfaces import Classifier, Problem, Subset
 from benchkit.machine.seeds import Purpose, generator
 
@@ -99,3 +100,12 @@ def test_the_seed_gives_the_order_of_the_minibatches_and_what_is_held_out() -> N
 def test_two_passes_over_the_examples_are_in_two_orders() -> None:
     batches = Stream(Split(np.arange(50), np.arange(0)), 0, (LinearParams(batch=50),)).minibatches()
     assert next(batches).tolist() != next(batches).tolist()
+
+
+def test_a_fits_own_seed_holds_its_validation_rows_out() -> None:
+    labels, rows = np.arange(80) % 4, np.arange(0, 80, 2)
+    made = [split_of("it", 0.25, Subset(rows, seed), labels, Problem("multiclass", 4)) for seed in (0, 1, 2, 0)]
+    held = [split.val.tolist() for split in made]
+    assert held[0] == held[3]
+    assert len({tuple(h) for h in held}) == 3
+    assert all(set(h) < set(rows.tolist()) for h in held)

@@ -68,6 +68,8 @@ def test_folds_of_unequal_size_count_alike_in_value_interval_and_chance(tmp_path
     labels = Digits().labels("train")
     pairs = [(labels[f.train], labels[f.test]) for f in folds]
     assert report.chance == pytest.approx(metrics.chance("cmap", pairs, TEN))
+    leakage = next(c for c in report.checks if c.name == "leakage")
+    assert leakage.status == "ok", "what one fold tests others train on"
 
 
 def test_of_folds_a_class_has_the_mean_of_those_that_define_it_and_the_examples_of_all(

@@ -70,7 +70,7 @@ def _integrity(store: Store, quick: bool) -> list[Finding]:
     pragma = "quick_check" if quick else "integrity_check"
     try:
         found = [row[0] for row in store.execute(f"PRAGMA {pragma}(20)").fetchall()]
-    except (StoreError, sqlite3.Error) as e:
+    except (StoreError, sqlite3.Error, UnicodeDecodeError) as e:
         found = [str(e.__cause__ or e)]
     return [Finding(f"the file is damaged: {' '.join(line.split())}", ANEW) for line in found if line != "ok"]
 

@@ -82,7 +82,7 @@ def errors(path: Path) -> Iterator[None]:
     """SQLite's errors as one clear line each."""
     try:
         yield
-    except (sqlite3.Error, peewee.PeeweeException) as e:
+    except (sqlite3.Error, peewee.PeeweeException, UnicodeDecodeError) as e:
         raise explained(path, e) from e
 
 
@@ -92,7 +92,7 @@ def explained(path: Path, error: Exception) -> BaseException:
     text, lower = str(error), str(error).lower()
     if lower == "interrupted":
         return KeyboardInterrupt()
-    if "syntax error" in lower:
+    if "syntax error" in lower and "malformed" not in lower:
         return error
     kind = StoreRefused if isinstance(error, _REFUSED) else StoreError
     return kind(f"registry '{path}'{_explain(text, lower)}")
@@ -105,6 +105,8 @@ def _explain(text: str, lower: str) -> str:
         return ": another process is writing to it; nothing was changed, try again once it is done"
     if "not a database" in lower:
         return f" is no registry, or damaged from its beginning on ({text}): --db names another; {ANEW}"
+    if "utf-8" in lower:
+        return f" is damaged, it holds text that is not UTF-8 ({text}): `benchkit check` names it; {ANEW}"
     if "malformed" in lower or "disk image" in lower:
         return f" is damaged ({text}): {ANEW}"
     if "no such table" in lower or "no such column" in lower:
@@ -122,25 +124,25 @@ class _Cursor(sqlite3.Cursor):
     def fetchone(self) -> Any:
         try:
             return super().fetchone()
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:  # its message may hold what is damaged
             raise explained(self.connection.path, e) from e
 
     def fetchmany(self, size: int | None = 1) -> list[Any]:
         try:
             return super().fetchmany(size)
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:  # its message may hold what is damaged
             raise explained(self.connection.path, e) from e
 
     def fetchall(self) -> list[Any]:
         try:
             return super().fetchall()
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:  # its message may hold what is damaged
             raise explained(self.connection.path, e) from e
 
     def __next__(self) -> Any:
         try:
             return super().__next__()
-        except sqlite3.Error as e:
+        except (sqlite3.Error, UnicodeDecodeError) as e:  # its message may hold what is damaged
             raise explained(self.connection.path, e) from e
 
 

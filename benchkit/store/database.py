@@ -58,7 +58,7 @@ class Store:
             if connection.in_transaction:  # has its lock: needs no patience, and so not peewee's way round
                 return connection.cursor().execute(sql, params)
             return self.db.execute_sql(sql, params)
-        except (sqlite3.Error, peewee.PeeweeException) as e:
+        except (sqlite3.Error, peewee.PeeweeException, UnicodeDecodeError) as e:
             raise explained(self.path, e) from e
 
     def many(self, sql: str, rows: Any) -> None:

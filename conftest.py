@@ -1,7 +1,9 @@
 """Fixtures that every distribution's tests share."""
 
 import os
+import re
 import signal
+from collections import defaultdict
 from pathlib import Path
 
 import hypothesis
@@ -33,9 +35,46 @@ GROUPS = {"cluster": "slurm", "cluster_with_accounts": "slurm", "browser": "brow
 one processor. `@pytest.mark.xdist_group("name")` puts any other test into a group."""
 
 
+SLOW = Path(__file__).parent / "tests" / "slow.txt"
+SLOW_S = 1.0
+"""Seconds; tests that took longer are listed there by `pytest --write-slow`, on a machine with nothing else to do."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-slow", action="store_true", help=f"put tests of more than {SLOW_S:g} s into {SLOW.name}")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.write_slow and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(_Durations(config))
+
+
+class _Durations:
+    """Adds up the setup, call and teardown of each test that runs, wherever it does."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS and not config.option.markexpr
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self.seconds[re.sub(r"@[a-z]+$", "", report.nodeid)] += report.duration  # xdist appends the group
+
+    def pytest_sessionfinish(self) -> None:
+        kept = [] if self.everything else [name for name in _listed_as_slow() if name not in self.seconds]
+        found = [name for name, seconds in self.seconds.items() if seconds > SLOW_S]
+        SLOW.write_text("".join(f"{name}\n" for name in sorted({*kept, *found})), encoding="utf-8")
+
+
+def _listed_as_slow() -> set[str]:
+    return set(SLOW.read_text(encoding="utf-8").splitlines()) if SLOW.exists() else set()
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = _listed_as_slow()
     for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
         for group in {GROUPS[name] for name in getattr(item, "fixturenames", ()) if name in GROUPS}:
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)  # the long ones first, so that none is last

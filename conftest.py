@@ -23,8 +23,9 @@ PROCESSORS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") el
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
     """The whole suite, or a tier of it, runs on every processor; files and tests that are named, in this process."""
+    one = hasattr(config, "workerinput") or config.option.usepdb or config.option.collectonly  # it is a worker itself
     everything = config.args_source is pytest.Config.ArgsSource.TESTPATHS
-    if everything and config.option.numprocesses is None and not (config.option.usepdb or config.option.collectonly):
+    if everything and config.option.numprocesses is None and not one:
         config.option.numprocesses = PROCESSORS
         config.option.dist = "loadgroup"  # what shares something costly, or bears no neighbour, is marked xdist_group
         os.environ.setdefault("OMP_NUM_THREADS", "1")  # of each of them, and of what they start

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64
 
-from benchkit.activations.reader import is_padding
-from benchkit.activations.stream import without_padding
+from benchkit.catalog.contract import checked_real_tokens
 from benchkit.diagnose.inputs import MOST_KEPT, Inputs
 from benchkit.diagnose.places import POOLED, Place
 from benchkit.interfaces import Backbone
@@ -122,12 +121,16 @@ class _Sums:
         self.per_example = max(1, min(tokens, sampled // n_kept))
         self.rng = np.random.default_rng(0)
 
-    def add(self, x_btd: Float[np.ndarray, "B T D"], kept: Bool[np.ndarray, " B"]) -> None:
-        """x_btd: padding is rows of NaN, and left out."""
+    def add(
+        self, x_btd: Float[np.ndarray, "B T D"], kept: Bool[np.ndarray, " B"], real: Bool[np.ndarray, "B T"] | None
+    ) -> None:
+        """real: the tokens that are no padding; None: all."""
         b, t, d = x_btd.shape
         self.n_examples += b
         x = x_btd.astype(np.float64)
-        real_bt = ~is_padding(x)
+        real_bt = np.ones((b, t), bool) if real is None else real
+        if real is not None:
+            x = np.where(real[..., None], x, 0.0)
         finite = np.isfinite(x)
         if not finite.all():
             self.n_nan += int(np.isnan(x[real_bt]).sum())
@@ -169,6 +172,12 @@ class _Sums:
         )  # fmt: skip
 
 
+def _real(backbone: Backbone, batch: np.ndarray, tokens: int, prefix: int) -> Bool[np.ndarray, "B T"] | None:
+    """Which tokens are no padding, those before the patches among them; None: all."""
+    real = checked_real_tokens(backbone, batch, tokens - prefix) if tokens > prefix else None
+    return None if real is None else np.concatenate([np.ones((len(batch), prefix), bool), real], axis=1)
+
+
 def _peaks(
     x_btd: Float64[np.ndarray, "B T D"], squares_btd: Float64[np.ndarray, "B T D"]
 ) -> Float64[np.ndarray, "B D"]:
@@ -201,7 +210,7 @@ def gather(backbone: Backbone, wanted: Sequence[Place], inputs: Inputs, progress
                 part = slice(at, at + size)
                 shown = backbone.activations(values[part], points) if points else {}
                 prefix = backbone.prefix_tokens
-                seen = {p: without_padding(backbone, values[part], x, prefix) for p, x in shown.items()}
+                seen = dict(shown)
                 if len(points) < len(wanted):
                     seen[POOLED] = backbone.encode(values[part]).pooled[:, None]
                 if not sums:
@@ -211,7 +220,8 @@ def gather(backbone: Backbone, wanted: Sequence[Place], inputs: Inputs, progress
                         sums[place.point] = _Sums(place, n_kept, t, d, min(MOST_SAMPLED, max(n_kept, sampled)))
                     size = int(np.clip(BATCH_BYTES // max(1, sum(x.nbytes for x in seen.values())), 1, 32))
                 for point, x in seen.items():
-                    sums[point].add(x, kept[part])
+                    real = None if point == POOLED else _real(backbone, values[part], x.shape[1], prefix)
+                    sums[point].add(x, kept[part], real)
                 at = min(part.stop, len(values))
             step.advance(len(values))
     return [sums[place.point].stats() for place in wanted]

@@ -1,6 +1,8 @@
 """Of a clip that is shorter than the window, what it was padded with is recorded by nobody and fitted on by nothing."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,13 +87,13 @@ def test_nothing_is_fitted_on_padding(recording: Recording, tmp_path: Path) -> N
     np.testing.assert_allclose(scorer.tensors()["prototypes"].mean(), wide.mean(), atol=1)
 
 
-def test_the_metadata_and_a_line_say_the_share(recording: Recording, capsys: pytest.CaptureFixture[str]) -> None:
-    from benchkit.cli.activations import ls
-
-    ls(recording.folder)
-    shown = capsys.readouterr()
-    assert "% of the tokens at 'tokens' are padding of short examples; nothing is fitted on them" in shown.err
-    assert f"{100 * (1 - sum(REAL) / 1536):.3g} %" in shown.out
+def test_the_metadata_and_a_line_say_the_share(recording: Recording) -> None:
+    words = [sys.executable, "-m", "benchkit", "activations", "ls", str(recording.folder)]
+    shown = subprocess.run(words, capture_output=True, text=True)
+    assert shown.returncode == 0, shown.stderr
+    said = " ".join(shown.stderr.split())
+    assert "% of the tokens at 'tokens' are padding of short examples; nothing is fitted on them" in said
+    assert f"{100 * (1 - sum(REAL) / 1536):.3g} %" in shown.stdout
     metadata = json.loads((recording.folder / "tokens" / "metadata.json").read_text())
     assert sorted(metadata["real_tokens"]) == sorted(REAL)
     assert metadata["model"].startswith("bird-mae@2"), "what probes on tokens see of short clips is another number"

@@ -18,6 +18,7 @@ from benchkit.interfaces import Published
 from benchkit.jobs.data import JobData
 from benchkit.jobs.fit import Result
 from benchkit.jobs.job import JobOptions
+from benchkit.jobs.plain import Reference
 from benchkit.jobs.repeat import check_again
 from benchkit.machine.environment import Meter
 from benchkit.machine.files import write_atomic
@@ -66,6 +67,8 @@ class Context:
     chance: float = 0.0
     checks: list[Check] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
+    reference: Reference | None = None
+    """The plain regression that probes are compared with; of traits there is none."""
     published: list[tuple[Published, str, str]] = field(default_factory=list)
     """What papers say of this task and model, with the canonical names of model and classifier."""
 
@@ -92,6 +95,8 @@ class Context:
         ]
         self.chance = metrics.chance(data.task.metrics[0], pairs, data.problem)
         self.checks = [*_check_data(data, ids, tests, pairs), check_again(data)]
+        if data.problem.kind != "traits":
+            self.reference = Reference.of(data)
         probe: Kind = "scorer" if data.problem.kind == "traits" else "classifier"
         self.published = [(p, *_canonical(p, probe)) for p in data.task.published]
 
@@ -163,6 +168,13 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
     ]
     if theirs:
         found.append(checks.check_published(measured, theirs))
+    told = result.record.get("fit", {})
+    if (converged := checks.check_converged(told if isinstance(told, list) else [told])) is not None:
+        found.append(converged)
+    if context.reference is not None:
+        untrained = bool(getattr(spec.cls, "seedless", False))
+        if (plain := context.reference.check(cell, scores, untrained, replicates)) is not None:
+            found.append(plain)
     if result.shuffled is not None:
         (permuted,) = metrics.evaluate(
             task.metrics[:1], labels, result.shuffled, problem, fold=fold, replicates=replicates

@@ -9,21 +9,26 @@ fits, beyond the one that there must be, and a kill costs at most one probe's fi
 """
 
 import time
+import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from benchkit.catalog.contract import checked_fits, checked_scores
+from benchkit.catalog.discovery import one_line
 from benchkit.catalog.spec import Spec
-from benchkit.errors import BenchkitError, FitError
+from benchkit.errors import BenchkitError, FitError, PluginError
 from benchkit.features import stream_for
 from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Classifier, Fitted, Fold, Needs, Subset
 from benchkit.jobs.data import JobData
 from benchkit.machine.seeds import Purpose, generator
+from benchkit.machine.trouble import is_out_of_memory
 from benchkit.records.report import Cell
 
 Scores = Float32[np.ndarray, "N C"]
@@ -118,12 +123,27 @@ def _result(cell: Cell, fits: Fits, score: Any, classifier: Classifier, data: Jo
             again = _shuffled(classifier, cell, data)
             if isinstance(again, BenchkitError):
                 raise again
-            with memory_suffices(data.options.device, LESS):
+            with memory_suffices(data.options.device, LESS), alone(type(classifier).__name__):
                 permuted = score(again)
-        with memory_suffices(data.options.device, LESS):
+        with memory_suffices(data.options.device, LESS), alone(type(classifier).__name__):
             return Result(cell, score(fits), _record(fits), permuted)
     except BenchkitError as e:
         return Result(cell, e)
+
+
+@contextmanager
+def alone(who: str) -> Iterator[None]:
+    """Makes any exception of a probe a PluginError of one line: a cell fails alone, whatever went wrong in it. What
+    memory, and what the machine does, stays known by its cause (benchkit.machine.trouble)."""
+    try:
+        yield
+    except BenchkitError:
+        raise
+    except Exception as e:
+        if is_out_of_memory(e):
+            raise
+        where = traceback.extract_tb(e.__traceback__)[-1]
+        raise PluginError(f"{who} failed: {one_line(e)} ({PurePath(where.filename).name}:{where.lineno})") from e
 
 
 def _fit(
@@ -133,8 +153,11 @@ def _fit(
     left = cells
     try:
         with memory_suffices(data.options.device, LESS):
-            by_fold = [_fit_fold(classifier, fold, cells, data, shuffle) for fold in data.folds]
-            for cell, *fits in zip(cells, *by_fold, strict=True):
+            with alone(type(classifier).__name__):
+                by_fold = [_fit_fold(classifier, fold, cells, data, shuffle) for fold in data.folds]
+            for cell in cells:
+                with alone(type(classifier).__name__):
+                    fits = [next(made) for made in by_fold]
                 yield cell, fits
                 left = left[1:]
     except BenchkitError as e:
@@ -202,7 +225,7 @@ def _score_streamed(needs: Needs, all_fits: list[list[Fitted]], data: JobData) -
                     if i in errors:
                         continue
                     try:
-                        with memory_suffices(data.options.device, LESS):
+                        with memory_suffices(data.options.device, LESS), alone(type(fits[k]).__name__):
                             per_fold[i][k][there] = checked_scores(fits[k], x, data.problem.n_classes)
                     except BenchkitError as e:
                         errors[i] = e

@@ -10,7 +10,7 @@ from benchkit.features.batches import memory_suffices
 from benchkit.interfaces import Classifier, Needs
 from benchkit.jobs.data import JobData
 from benchkit.jobs.evaluate import Context, Outcome, evaluate_cell
-from benchkit.jobs.fit import Probe, Result, fit_pooled, fit_streamed
+from benchkit.jobs.fit import Probe, Result, alone, fit_pooled, fit_streamed
 from benchkit.jobs.job import Job
 from benchkit.jobs.traits import run_traits
 from benchkit.progress import Progress
@@ -74,7 +74,7 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
             return
         look()
         try:
-            with memory_suffices("cpu", "leave more to this job"):
+            with memory_suffices("cpu", "leave more to this job"), alone(f"judging {spec.canonical}"):
                 outcome = evaluate_cell(spec, result, data, context, progress)
         except FitError as e:
             outcome = Outcome(result.cell, error=f"{e}{data.not_finite()}")
@@ -127,7 +127,10 @@ def _cannot_be(probes: dict[Needs, list[Probe]], data: JobData) -> list[Outcome]
 
 def _built(spec: Spec, data: JobData) -> Classifier:
     """The classifier, bound to the backbone where it trains that: what cannot be fine-tuned fails before extraction."""
-    classifier: Classifier = spec.build()
+    with alone(spec.canonical):
+        classifier: Classifier = spec.build()
     if classifier.needs == "raw":
-        classifier.bind(data.ready())
+        backbone = data.ready()
+        with alone(spec.canonical):
+            classifier.bind(backbone)
     return classifier

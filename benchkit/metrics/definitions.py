@@ -61,6 +61,15 @@ def _auroc(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
     return _macro([auroc(r, weights, n) for r in ranks], weights)
 
 
+def _auroc_birdset(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
+    n, none = total(weights), np.zeros(weights.shape[1])
+    known = [bool(len(r.positive) and r.n_negatives) for r in scored.class_ranks]
+    if not any(known):
+        return np.full(weights.shape[1], np.nan)
+    values = [auroc(r, weights, n) if ok else none for r, ok in zip(scored.class_ranks, known, strict=True)]
+    return np.asarray(np.nan_to_num(np.array(values)).mean(axis=0))
+
+
 def _macro(values: list[Float64[np.ndarray, " R"]], weights: Weights) -> Float64[np.ndarray, " R"]:
     return mean_defined(np.array(values).reshape(len(values), weights.shape[1]))
 
@@ -118,6 +127,15 @@ METRICS: dict[str, MetricDef] = {
             "a class with both positives and negatives",
             True,
             _auroc,
+        ),
+        MetricDef(
+            "auroc_birdset",
+            "auroc as BirdSet reports it: the mean over all classes, 0 for one without positives or negatives in test "
+            "(torchmetrics' MultilabelAUROC; arXiv 2403.10380)",
+            ("multilabel", "detection"),
+            "a class with both positives and negatives",
+            True,
+            _auroc_birdset,
         ),
         *(
             MetricDef(

@@ -235,9 +235,30 @@ def test_metrics_and_checks_need_numpy_only():
 
 
 def test_every_metric_has_a_name_a_one_line_summary_and_tasks_it_is_for():
-    assert list(METRICS) == ["top1", "balanced_accuracy", "macro_f1", "cmap", "micro_map", "auroc", "ap_q05", "ap_q95"]
+    assert list(METRICS) == [
+        "top1",
+        "balanced_accuracy",
+        "macro_f1",
+        "cmap",
+        "micro_map",
+        "auroc",
+        "auroc_birdset",
+        "ap_q05",
+        "ap_q95",
+    ]
     for name, metric in METRICS.items():
         assert metric.name == name
         assert metric.kinds
         assert "\n" not in metric.summary
         assert metric.higher_is_better
+
+
+def test_birdsets_auroc_counts_a_class_without_positives_as_0() -> None:
+    rng = np.random.default_rng(11)
+    labels = (rng.random((60, 4)) < 0.3).astype(np.uint8)
+    labels[:, 2], labels[:, 3] = 0, 1
+    scores = rng.random((60, 4)).astype(np.float32)
+    sound, theirs = evaluate(("auroc", "auroc_birdset"), labels, scores, Problem("multilabel", 4), replicates=0)
+    each = [roc_auc_score(labels[:, c], scores[:, c]) for c in range(2)]
+    assert sound.value == pytest.approx(np.mean(each))
+    assert theirs.value == pytest.approx(sum(each) / 4)  # torchmetrics gives both classes 0 and says so in a warning

@@ -58,7 +58,7 @@ class BirdSet(Task):
 
     kind = "multilabel"
     modality = "audio"
-    metrics = ("cmap", "auroc", "top1")
+    metrics = ("cmap", "auroc", "auroc_birdset", "top1")
     config: ClassVar[str]
     """Name of the data set in the repository."""
     sizes: ClassVar[Mapping[str, int]]

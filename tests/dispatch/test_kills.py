@@ -1,5 +1,5 @@
-"""kill -9 at random instants of launchers and of workers (BENCHKIT_KILLS of each, in CI a hundred): every cell exactly
-once, without any repair.
+"""kill -9 at random instants of launchers, workers and decoding workers (BENCHKIT_KILLS of each, in CI a hundred):
+every cell exactly once, without any repair.
 
 The instants are spread over whole runs: planning, claims, extraction, fits, seals, ingestion. What was killed is
 started again with the same command, as a user or a scheduler would, until the sweep is complete; then a new one begins.
@@ -154,11 +154,42 @@ def test_workers_killed_at_random_instants_lose_nothing_and_repeat_nothing(
             return
 
 
+def test_decoding_workers_killed_at_random_instants_cost_a_repetition_of_the_command_at_most(
+    tmp_path: Path, launch: Callable[..., Launcher], kills: int
+) -> None:
+    rng, killed = random.Random(9), 0
+    typical = duration(launch(Sweep(tmp_path / "whole"), "-j", "1", "--workers", "2"))
+    for sweep in sweeps(tmp_path):
+        while True:
+            launcher = launch(sweep, "-j", "1", "--workers", "2")
+            while killed < kills and alive(launcher.pid):
+                time.sleep(rng.uniform(0.0, 0.2) * typical)
+                for victim in decoders_of(launcher.pid)[: rng.choice((1, 1, 2))]:
+                    victim.kill()
+                    killed += 1
+            code = launcher.wait()
+            assert "Traceback" not in launcher.said(), launcher.said()
+            if code == 0:
+                break
+            assert "a decoding worker was ended by SIGKILL" in launcher.said(), launcher.said()
+            assert "the same command tries again" in launcher.said()
+        sweep.verify()
+        if killed >= kills:
+            return
+
+
 def alive(pid: int) -> bool:
     try:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def decoders_of(pid: int) -> list[psutil.Process]:
+    try:
+        return [c for c in psutil.Process(pid).children() if any("features.worker" in word for word in c.cmdline())]
+    except psutil.Error:
+        return []
 
 
 def workers_of(pid: int) -> list[psutil.Process]:

@@ -121,6 +121,13 @@ def main() -> None:
         _discard_output()
         what = f"'{e.filename}'" if e.filename else "the output cannot be written"
         fail(f"{what}: {e.strerror}")
+    except (MemoryError, RuntimeError, ImportError) as e:
+        from benchkit.machine.trouble import trouble_of
+
+        found = trouble_of(e)
+        if found is None:
+            raise
+        fail(str(found))
 
 
 def _refuse_namesakes() -> None:

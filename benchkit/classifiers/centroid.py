@@ -33,7 +33,8 @@ class FittedCentroid(Fitted):
     ) -> None:
         self.centroids, self.empty, self.normaliser = centroids, empty, normaliser
         self.temperature, self.softmax = temperature, softmax
-        self.record = normaliser.record
+        if normaliser.record:
+            self.record = normaliser.record
 
     def scores(self, x: Float32[np.ndarray, "N D"]) -> Float32[np.ndarray, "N C"]:
         similarity_nc = unit_rows(self.normaliser(x)) @ self.centroids.T

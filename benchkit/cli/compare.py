@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.read import Db, ReadOnly, Seed, Task
+from benchkit.cli.read import Db, ReadOnly, Seed, Spreadsheet, Task
 from benchkit.progress import say
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def compare(
     replicates: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1000,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
     digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
+    spreadsheet: Spreadsheet = False,
     read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
@@ -86,10 +87,10 @@ def compare(
             for a, b in found:
                 rows.append((a, b, paired(results, a.run, b.run, metric, replicates=replicates)))
                 step.advance()
-    _write(rows, format.value, digits)
+    _write(rows, format.value, digits, spreadsheet)
 
 
-def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits: int) -> None:
+def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits: int, spreadsheet: bool) -> None:
     import json
 
     from benchkit.reading.tables import (
@@ -108,7 +109,7 @@ def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits:
         if format == "json":
             emit(json.dumps(records, indent=2))
         else:
-            emit(csv_table(tuple(records[0]), [tuple(r.values()) for r in records]))
+            emit(csv_table(tuple(records[0]), [tuple(r.values()) for r in records], spreadsheet=spreadsheet))
         return
     shown: list[tuple[str, ...]] = []
     for a, b, d in rows:

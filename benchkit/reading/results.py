@@ -19,6 +19,7 @@ from jaxtyping import Float32, Int32
 from benchkit.errors import BenchkitError, StoreError, did_you_mean, require
 from benchkit.interfaces import Labels
 from benchkit.machine.files import read
+from benchkit.reading.pages import refuse_bomb
 from benchkit.reading.pivot import Pivot, entries, pivot
 from benchkit.records.report import Report
 from benchkit.store import Store, look, queries
@@ -195,10 +196,6 @@ class Results:
         return frame
 
 
-PREDICTIONS_BYTES = 16 << 30
-"""That a file of predictions may take in memory: a file of some kilobytes can hold as much as one likes."""
-
-
 def read_predictions(data: bytes) -> Predictions:
     """From the bytes of a run's Parquet file: columns id, fold, label, scores, and the names of the classes.
 
@@ -208,23 +205,13 @@ def read_predictions(data: bytes) -> Predictions:
     import pyarrow.parquet as pq
 
     try:
-        file = pq.ParquetFile(pa.BufferReader(data))
-        _refuse_bomb(file.metadata, len(data))
+        refuse_bomb(data)
+        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["id"])  # a long name, a million times, is one
         table = file.read()
         table.validate(full=True)
         return _predictions(table)
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError, IndexError, RecursionError, MemoryError) as e:
         raise StoreError(f"these are no predictions of benchkit's: {' '.join(str(e).split())[:300] or repr(e)}") from e
-
-
-def _refuse_bomb(metadata: Any, size: int) -> None:
-    """Raises ValueError for what is in no proportion to its file, before anything of it is made."""
-    groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
-    claimed = sum(group.column(j).total_uncompressed_size for group in groups for j in range(group.num_columns))
-    if metadata.num_columns > 100 or not 0 <= metadata.num_rows <= 1 << 31 or not 0 <= claimed <= PREDICTIONS_BYTES:
-        raise ValueError(f"{metadata.num_rows:,} rows of {metadata.num_columns:,} columns, {claimed:,} bytes in memory")
-    if claimed > 10_000 * size:
-        raise ValueError(f"{size:,} bytes that claim to hold {claimed:,}")
 
 
 def _predictions(table: Any) -> Predictions:
@@ -235,10 +222,15 @@ def _predictions(table: Any) -> Predictions:
     if set(table.column_names) != known or any(table[name].null_count for name in known):
         raise ValueError(f"columns {', '.join(table.column_names)}, and they must be {', '.join(sorted(known))}")
     classes = tuple(json.loads(table.schema.metadata[b"classes"]))
+    if not all(isinstance(name, str) for name in classes):
+        raise ValueError("names of classes are text")
     label, scores = table["label"].combine_chunks(), table["scores"].combine_chunks()
     if not (pa.types.is_fixed_size_list(scores.type) and scores.type.list_size == len(classes)):
         raise ValueError(f"scores are {scores.type}, and there are {len(classes):,} classes")
-    values = scores.flatten()
+    values, found = scores.flatten(), table["id"].combine_chunks()
+    if not (pa.types.is_dictionary(found.type) and pa.types.is_string(found.type.value_type)):
+        raise ValueError(f"ids are {found.type}")
+    names = found.dictionary.to_pylist()
     if pa.types.is_list(label.type):
         labels = np.zeros((len(table), len(classes)), np.uint8)
         lengths = np.diff(label.offsets.to_numpy())
@@ -251,7 +243,7 @@ def _predictions(table: Any) -> Predictions:
         if labels.dtype.kind != "i" or (len(labels) and not (labels.min() >= 0 and labels.max() < len(classes))):
             raise ValueError("a label is of none of the classes")
     return Predictions(
-        ids=table["id"].to_pylist(),
+        ids=[names[i] for i in found.indices.to_pylist()],
         folds=table["fold"].combine_chunks().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
         labels=labels,
         scores=values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(table), len(classes)),

@@ -1,6 +1,7 @@
 """`benchkit compare` and its library: real runs, judged pairwise by what they left in the registry."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchkit.interfaces import Problem
 from benchkit.metrics import evaluate, paired_difference
 from benchkit.reading.compare import paired, pairs
 from benchkit.reading.results import Results
+from benchkit.store import open_store
 from benchkit.store.queries import Filters
 
 COARSE = "pixels,size=3"
@@ -98,6 +100,19 @@ def test_two_runs_are_named_by_number_and_any_metric_will_do(db: Path, compare: 
     assert row["difference"] == pytest.approx(values[0] - values[1])
     assert compare(1, 2, "--format", "csv").stdout.startswith("task,run_a,run_b,")
     assert compare(1, 2, "--format", "markdown").stdout.startswith("| task |")
+
+
+def test_a_spreadsheet_finds_no_formula_in_csv(db: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "r.sqlite"
+    shutil.copy(db, copy)
+    shutil.copytree(f"{db}.d", f"{copy}.d")
+    with open_store(copy) as store, store.write():
+        store.execute("UPDATE runs SET model = '=1+1' WHERE id = 2")
+    app = typer.Typer(pretty_exceptions_enable=False)
+    command.register(app)
+    words = ["1", "2", "--db", str(copy), "--replicates", "10", "--format", "csv"]
+    assert ",=1+1," in CliRunner().invoke(app, words).stdout
+    assert ",'=1+1," in CliRunner().invoke(app, [*words, "--spreadsheet"]).stdout
 
 
 @pytest.mark.parametrize(

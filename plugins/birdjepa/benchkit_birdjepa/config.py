@@ -1,0 +1,123 @@
+"""What describes an encoder: the fields of its config.json, under the names of the published code."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchkit import BenchkitError, did_you_mean
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """A vision transformer over patches of a spectrogram, [input_h frames, input_w mel bins].
+
+    use_rope: rotary positions of row and column in place of a learnt table. use_qk_norm: LayerNorm of each head's
+    queries and keys, before the rotation. use_swiglu: w2(silu(w1 x) * w3 x), without biases, in place of an MLP of
+    ratio 4 with the tanh approximation of GELU. use_layerscale: a learnt factor for each dimension of what a block
+    adds. Class tokens stand before the patches, registers behind them; neither has a position.
+    """
+
+    input_h: int = 512
+    input_w: int = 128
+    patch_h: int = 16
+    patch_w: int = 16
+    embed_dim: int = 384
+    depth: int = 12
+    n_heads: int = 6
+    n_cls_tokens: int = 1
+    n_reg_tokens: int = 0
+    use_rope: bool = False
+    rope_base: float = 100.0
+    use_qk_norm: bool = False
+    use_swiglu: bool = False
+    use_layerscale: bool = False
+    layerscale_init: float = 1e-4
+
+    def __post_init__(self) -> None:
+        """Raises ValueError where the numbers make no encoder."""
+        for name in ("input_h", "input_w", "patch_h", "patch_w", "embed_dim", "depth", "n_heads", "n_cls_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
+        if self.n_reg_tokens < 0:
+            raise ValueError(f"n_reg_tokens={self.n_reg_tokens} must be 0 or more")
+        for whole, part in (("input_h", "patch_h"), ("input_w", "patch_w"), ("embed_dim", "n_heads")):
+            if getattr(self, whole) % getattr(self, part):
+                raise ValueError(f"{whole}={getattr(self, whole)} must be a multiple of {part}={getattr(self, part)}")
+        if self.use_rope and self.head_dim % 4:
+            raise ValueError(f"rotary positions need heads as wide as a multiple of 4, and these have {self.head_dim}")
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches."""
+        return self.input_h // self.patch_h, self.input_w // self.patch_w
+
+    @property
+    def n_patches(self) -> int:
+        return self.grid[0] * self.grid[1]
+
+    @property
+    def head_dim(self) -> int:
+        return self.embed_dim // self.n_heads
+
+    @property
+    def hidden(self) -> int:
+        """Width inside the MLP."""
+        return int(2 / 3 * 4 * self.embed_dim) if self.use_swiglu else 4 * self.embed_dim
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Every parameter's shape under its published name; weights are [out, in]."""
+        d, h = self.embed_dim, self.hidden
+        found: dict[str, tuple[int, ...]] = {
+            "patch_embed.proj.weight": (d, self.patch_h * self.patch_w), "patch_embed.proj.bias": (d,),
+            "cls_tokens": (1, self.n_cls_tokens, d), "norm.weight": (d,), "norm.bias": (d,),
+        }  # fmt: skip
+        if self.n_reg_tokens:
+            found["reg_tokens"] = (1, self.n_reg_tokens, d)
+        if not self.use_rope:
+            found["pos_embed_hw"] = (1, *self.grid, d)
+        block: dict[str, tuple[int, ...]] = {
+            "norm1.weight": (d,), "norm1.bias": (d,), "attn.qkv.weight": (3 * d, d), "attn.qkv.bias": (3 * d,),
+            "attn.proj.weight": (d, d), "attn.proj.bias": (d,), "norm2.weight": (d,), "norm2.bias": (d,),
+        }  # fmt: skip
+        if self.use_qk_norm:
+            block |= {f"attn.{n}_norm.{p}": (self.head_dim,) for n in "qk" for p in ("weight", "bias")}
+        if self.use_swiglu:
+            block |= {"mlp.w1.weight": (h, d), "mlp.w2.weight": (d, h), "mlp.w3.weight": (h, d)}
+        else:
+            block |= {"mlp.fc1.weight": (h, d), "mlp.fc1.bias": (h,), "mlp.fc2.weight": (d, h), "mlp.fc2.bias": (d,)}
+        if self.use_layerscale:
+            block |= {"gamma1": (d,), "gamma2": (d,)}
+        return found | {f"blocks.{i}.{name}": shape for i in range(self.depth) for name, shape in block.items()}
+
+
+def read_config(folder: Path) -> EncoderConfig:
+    """Raises BenchkitError, in one line, where the folder's config.json describes no encoder."""
+    path = folder / CONFIG
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BenchkitError(f"'{folder}' holds no {CONFIG}") from None
+    except (OSError, ValueError) as e:
+        raise BenchkitError(f"'{path}' does not read as JSON: {e}") from e
+    if not isinstance(found, dict):
+        raise BenchkitError(f"'{path}' holds no record of an encoder")
+    kinds = {f.name: type(f.default) for f in dataclasses.fields(EncoderConfig)}
+    for name, value in found.items():
+        if name not in kinds:
+            raise BenchkitError(f"'{path}' has a field '{name}' that no encoder has{did_you_mean(name, kinds)}")
+        given = float(value) if kinds[name] is float and type(value) is int else value
+        if type(given) is not kinds[name]:
+            raise BenchkitError(f"'{path}': {name} is {value!r:.60}, not of type {kinds[name].__name__}")
+    try:
+        return EncoderConfig(**found)
+    except ValueError as e:
+        raise BenchkitError(f"'{path}': {e}") from None
+
+
+def write_config(config: EncoderConfig) -> str:
+    """As config.json holds it."""
+    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"

@@ -14,7 +14,18 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Bool, Float32, UInt8
 
-from benchkit import Backbone, BenchkitError, Encoded, Trainable, Weights, did_you_mean, param, require
+from benchkit import (
+    Backbone,
+    BenchkitError,
+    Encoded,
+    Layout,
+    Modality,
+    Trainable,
+    Weights,
+    did_you_mean,
+    param,
+    require,
+)
 from benchkit_birdjepa.config import CONFIG, WEIGHTS, EncoderConfig, read_config
 
 RATE, HOP, FRAME = 32_000, 320, 800
@@ -108,6 +119,13 @@ class BirdJEPA(Backbone):
         """5 s for 512 frames, as Bird-MAE has it: whole seconds where that leaves frames to pad, else all frames."""
         whole = self.config.input_h * HOP // RATE * RATE
         return whole or (self.config.input_h - 1) * HOP + FRAME
+
+    def layout(self, modality: Modality) -> Layout:
+        config = self.config
+        size = (config.input_h * HOP / RATE, config.input_w)
+        return Layout(
+            ("time", "mel"), config.grid, size, ("s", "mel"), f"the first {self.samples / RATE:g} s, padded at the end"
+        )
 
     def preprocess(
         self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]

@@ -25,7 +25,7 @@ class Reference:
     """One job's: the sampled test rows, and the scores of the regressions on them."""
 
     data: JobData
-    rows: list[Int[np.ndarray, " m"]] = field(default_factory=list)
+    rows: list[Int[np.ndarray, " _"]] = field(default_factory=list)
     """Of each fold's test rows, which are looked at: places among them."""
     scores: dict[tuple[bytes, bool], Float32[np.ndarray, "M C"]] = field(default_factory=dict)
     """By training rows, and whether LayerNorm comes first."""
@@ -73,7 +73,7 @@ class Reference:
         most = max(TRAIN // 4, self._limit(TRAIN, fold))
         return rows[_some(len(rows), most, cell.seed, number)]
 
-    def _scores(self, train: Sequence[Int[np.ndarray, " n"]], layer: bool) -> Float32[np.ndarray, "M C"]:
+    def _scores(self, train: Sequence[Int[np.ndarray, " _"]], layer: bool) -> Float32[np.ndarray, "M C"]:
         key = (b"|".join(rows.tobytes() for rows in train), layer)
         if key not in self.scores:
             data = self.data

@@ -8,8 +8,9 @@ import numpy as np
 from benchkit import Audio, Channel, OpenAudio
 
 Rule = Literal["event", "first", "centre", "loudest"]
-"""first: the beginning. centre: the middle. event: around the first detected event (see `first_event`), which is the
-middle of the range that BirdSet draws a training clip from. loudest: the part with the most energy."""
+"""first: the beginning. centre: the middle. event: around the first detected event (see `first_event`); away from a
+file's ends that is the middle of the range that BirdSet draws a training clip from, near them it is moved into the
+file, and is not. loudest: the part with the most energy."""
 
 GRID = 0.01
 """Seconds between the starts that `loudest` considers."""

@@ -37,6 +37,8 @@ INDEX = np.dtype([("digest", "<u8"), ("media", "<u8")])
 FILES = ("meta.json", "pooled.f32", "index", FILE, "lock")
 _NAME = re.compile(f"[0-9a-f]{{{LENGTH}}}")
 """Of an entry's folder: whatever else lies in the cache is somebody else's."""
+MOST = {"n": 1 << 27, "dim": 1 << 24}
+"""Rows and dimensions that an entry may say to have: what is made for it before a row is read takes memory."""
 CHUNK_BYTES = 1 << 22
 """Verified at a time: small enough for a processor's cache, large enough for numpy."""
 
@@ -229,7 +231,7 @@ def read_meta(folder: Path) -> dict[str, Any] | None:
         return None
     if not isinstance(meta, dict) or not isinstance(meta.get("key"), dict):
         return None
-    whole = all(isinstance(meta.get(name), int) and meta[name] >= 0 for name in ("n", "dim"))
+    whole = all(type(meta.get(name)) is int and 0 <= meta[name] <= MOST[name] for name in ("n", "dim"))
     return meta if whole and fingerprint(meta["key"]) == folder.name else None
 
 

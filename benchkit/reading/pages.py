@@ -137,6 +137,8 @@ class _Reader:
         if kind in (7, 8):
             size = 8 if kind == 7 else self.varint()
             self.at += size
+            if self.at > self.end:
+                raise ValueError("the header of a page is cut off")
             return None
         if kind in (9, 10):
             head = self.byte()

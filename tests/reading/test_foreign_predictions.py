@@ -214,6 +214,13 @@ def test_bytes_changed_at_random_are_predictions_or_one_line(multilabel: bool) -
     assert not [line for line in lines if "\n" in line]
 
 
+def test_a_footer_that_tells_of_numbers_without_end_ends_at_once() -> None:
+    for kind in (1, 3, 5, 7, 8, 9, 12):
+        footer = bytes([0x59, 0xF0 | kind]) + b"\xff" * 8 + b"\x01"  # a list of 2**63 of them
+        with pytest.raises(StoreError, match="these are no predictions"):
+            read_predictions(b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1")
+
+
 def test_pages_are_what_pyarrow_has_written() -> None:
     data = parquet(1_000)
     group = pq.ParquetFile(pa.BufferReader(data)).metadata.row_group(0)

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from benchkit.errors import PluginError, did_you_mean
+from benchkit.errors import PluginError, StoreError, did_you_mean
 from benchkit.machine.home import expanded
 
 KEY = re.compile(r"[a-z][a-z0-9_]*")
@@ -116,7 +116,7 @@ def local_path(value: str | Path) -> Path | None:
     try:
         path = expanded(value)
         return path if path.exists() else None
-    except (OSError, RuntimeError):  # a name too long, a folder that may not be searched, `~` of an unknown user
+    except (OSError, StoreError):  # a name too long, a folder that may not be searched, `~` of an unknown user
         return None
 
 

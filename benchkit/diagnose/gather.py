@@ -163,11 +163,13 @@ class _Sums:
         variance = max(0.0, m2 - m1**2)
         fourth = m4 - 4 * m1 * m3 + 6 * m1**2 * m2 - 3 * m1**4
         rows = max(1, n // len(self.sum_d))
+        rms_d = np.sqrt(self.squares_d / rows)
+        position_rms_td = np.sqrt(self.squares_td / np.maximum(self.real_t, 1)[:, None])
+        position_rms_td[self.real_t == 0] = rms_d  # padding in every example: no size of its own
         return Stats(
             self.place, self.n_examples, self.n, self.n_nan, self.n_infinite, float(m1), float(np.sqrt(variance)),
             float(fourth / variance**2 - 3) if variance > 1e-12 * m2 else 0.0,
-            self.sum_d / rows, np.sqrt(self.squares_d / rows), self.low_d, self.high_d,
-            np.sqrt(self.squares_td / np.maximum(self.real_t, 1)[:, None]).astype(np.float32), self.peak_d,
+            self.sum_d / rows, rms_d, self.low_d, self.high_d, position_rms_td.astype(np.float32), self.peak_d,
             *map(np.concatenate, (self.peaks, self.samples, self.pooled)),
         )  # fmt: skip
 

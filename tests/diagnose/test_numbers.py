@@ -17,7 +17,7 @@ from benchkit.diagnose.record import point_rows
 def gathered(x_btd: np.ndarray, point: str = "blocks.0.resid_post", batches: int = 3) -> Stats:
     sums = _Sums(Place.of(point), *x_btd.shape, sampled=10**6)
     for batch in np.array_split(x_btd.astype(np.float32), batches):
-        sums.add(batch, np.ones(len(batch), bool))
+        sums.add(batch, np.ones(len(batch), bool), None)
     return sums.stats()
 
 

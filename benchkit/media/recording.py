@@ -280,7 +280,7 @@ class OpenAudio:
         try:
             View(self.source).__exit__(None, None, None)
         except OSError as e:
-            if e.errno in MACHINE:
+            if e.errno in OF_THE_MACHINE:
                 raise
 
     def _error(self, why: str) -> MediaError:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.activations.shards import sha256_of
+from benchkit.errors import StoreError
 from benchkit.records.environment import describe
 from benchkit.records.others import Training
 from benchkit.records.sealing import seal

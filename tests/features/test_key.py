@@ -45,7 +45,7 @@ def test_layer_pooling_precision_compilation_weights_and_code_each_give_another_
         f"{tiny},init=random", f"{tiny},init=random,seed=1", "bird-mae", "bird-mae:large",
     ]  # fmt: skip
     names = [key(birds, model) for model in models]
-    monkeypatch.setattr(BirdMAE, "version", 2)
+    monkeypatch.setattr(BirdMAE, "version", BirdMAE.version + 1)
     names.append(key(birds, tiny))
     assert len(set(names)) == len(models) + 1
 

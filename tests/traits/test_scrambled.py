@@ -22,6 +22,7 @@ def run(db: Path, root: Path) -> Report:
         task=f"cub200,root={root},partial=true",
         model="random-vit,size=32,patch=8,width=48,depth=1",
         classifier="random,k=64",
+        seed=1,
         settings=Settings(db=db, cache=db.parent / "cache", replicates=200),
     )
     return report

@@ -165,7 +165,8 @@ class _Sums:
         rows = max(1, n // len(self.sum_d))
         rms_d = np.sqrt(self.squares_d / rows)
         position_rms_td = np.sqrt(self.squares_td / np.maximum(self.real_t, 1)[:, None])
-        position_rms_td[self.real_t == 0] = rms_d  # padding in every example: no size of its own
+        real_t = self.real_t > 0
+        position_rms_td[~real_t] = np.median(position_rms_td[real_t], axis=0)  # padding everywhere: as large as others
         return Stats(
             self.place, self.n_examples, self.n, self.n_nan, self.n_infinite, float(m1), float(np.sqrt(variance)),
             float(fourth / variance**2 - 3) if variance > 1e-12 * m2 else 0.0,

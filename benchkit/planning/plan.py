@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, cast
 
 from benchkit.catalog.discovery import Catalog, discover
 from benchkit.catalog.resolve import resolve
-from benchkit.catalog.spec import Spec
+from benchkit.catalog.spec import RawSpec, Spec
 from benchkit.errors import OF_ITSELF, BenchkitError, SpecError, did_you_mean
 from benchkit.interfaces import Backbone, Modality
 from benchkit.machine.config import read_toml
@@ -213,7 +213,7 @@ class _Resolver:
         try:
             return resolve("classifier", text, self.catalog)
         except SpecError:
-            if not any(p.name == text.partition(":")[0].partition(",")[0] for p in self.catalog.provided("scorer")):
+            if RawSpec.parse(text).name not in {p.name for p in self.catalog.provided("scorer")}:
                 raise
             return resolve("scorer", text, self.catalog)
 

@@ -50,7 +50,9 @@ def crowd(folder: Path, make_report: Callable[..., Report], processes: int, cell
     with open_store(registry) as store:
         assert store.execute("SELECT count(*), count(DISTINCT seed), sum(current) FROM runs").fetchone() == (cells,) * 3
         assert store.execute("SELECT count(*) FROM claims").fetchone() == (0,)
-        assert [str(f) for f in check(store, Silent()) if "no predictions" not in f.what] == []
+        assert [
+            f for f in map(str, check(store, Silent())) if "no predictions" not in f and "locks of launchers" not in f
+        ] == []
     assert not [p for p in (folder / "r.sqlite.d" / "inbox").rglob("*") if p.is_file()]
 
 
@@ -79,5 +81,7 @@ def test_launchers_killed_at_any_instant_lose_nothing_and_compute_nothing_twice(
     with open_store(registry) as store:
         assert store.execute("SELECT count(*), count(DISTINCT seed), sum(current) FROM runs").fetchone() == (cells,) * 3
         assert store.execute("SELECT count(*) FROM claims").fetchone() == (0,)
-        assert [str(f) for f in check(store, Silent()) if "no predictions" not in f.what] == []
+        assert [
+            f for f in map(str, check(store, Silent())) if "no predictions" not in f and "locks of launchers" not in f
+        ] == []
     assert not list((folder / "r.sqlite.d" / "inbox").glob("*.json"))

@@ -86,6 +86,7 @@ class GatedParams(CentroidParams):
 class Gated(Centroid):
     """The centroid probe, held up."""
 
+    version = 1
     Params = GatedParams
 
     def fit_many(

@@ -83,7 +83,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def kills() -> int:
-    """At how many instants a test of robustness kills: BENCHKIT_KILLS, which CI sets to 100."""
+    """At how many instants a test of robustness kills: BENCHKIT_KILLS, which CI sets to 30."""
     return int(os.environ.get("BENCHKIT_KILLS", "20"))
 
 

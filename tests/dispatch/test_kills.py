@@ -1,4 +1,4 @@
-"""kill -9 at random instants of launchers, workers and decoding workers (BENCHKIT_KILLS of each, in CI a hundred):
+"""kill -9 at random instants of launchers, workers and decoding workers (BENCHKIT_KILLS of each):
 every cell exactly once, without any repair.
 
 The instants are spread over whole runs: planning, claims, extraction, fits, seals, ingestion. What was killed is

@@ -155,12 +155,13 @@ class Writer:
 
     def _open(self, dim: int) -> tuple[int, int]:
         folder, n = self.entry.folder, self.entry.n
+        left = [name for name in files.listed(folder) if name[0] == "." and name.endswith(".part")]
+        files.remove_all(folder, left, folder.parent)  # of writers that were killed
         if self.entry.dim != dim:
             # Fresh, or damaged. The index goes first and the new meta.json comes last, so that a kill in between leaves
             # nothing that is called done. A reader who has the old files mapped keeps them.
             drop_rows(folder)
-            left = [name for name in files.listed(folder) if name[0] == "." and name.endswith(".part")]
-            files.remove_all(folder, ["pooled.f32", *left], folder.parent)
+            files.remove_all(folder, ["pooled.f32"], folder.parent)
             meta = json.dumps({"key": dict(self.entry.key), "n": n, "dim": dim}, indent=1)
             files.write_atomic(folder / "meta.json", meta.encode(), folder.parent)
         if self.source:

@@ -1,4 +1,4 @@
-"""What a backbone's forward pass on the CPU gains where torch's float32 products go to oneDNN (benchkit/float32.py).
+"""What a backbone's forward pass on the CPU gains where float32 products go to oneDNN (benchkit/machine/float32.py).
 
     uv run python bench/float32.py                                 Bird-MAE base with random weights
     uv run python bench/float32.py --model random-vit --batch 32   another backbone

@@ -26,11 +26,10 @@ from benchkit import (
     param,
     require,
 )
-from benchkit_birdjepa.config import CONFIG, WEIGHTS, EncoderConfig, read_config
+from benchkit_birdjepa.config import CONFIG, PLACES, WEIGHTS, EncoderConfig, read_config
 
 RATE, HOP, FRAME = 32_000, 320, 800
 """Samples a second, from frame to frame, and in a frame."""
-PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
 
 
 @dataclass(frozen=True)

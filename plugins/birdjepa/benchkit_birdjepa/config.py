@@ -9,6 +9,8 @@ from typing import Any
 from benchkit import BenchkitError, did_you_mean
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
+"""Inside each block, in the order of computation."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,6 @@ from benchkit_birdjepa.config import EncoderConfig
 
 Params = Mapping[str, Array]
 Tap = Callable[[str, Array], None]
-PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "resid_post")
-"""Inside each block, in the order of computation."""
 EPS = 1e-5
 
 

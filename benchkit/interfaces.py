@@ -65,12 +65,25 @@ class Example:
 
 @dataclass(frozen=True)
 class Fold:
-    """One fit and one evaluation: rows of a split to train on and rows of a split to test on."""
+    """One fit and one evaluation: rows of a split to train on and rows of a split to test on.
+
+    val: rows of `val_split` that nothing is fitted to and nothing is tested on: what a probe chooses by (when to stop,
+    which penalty), where it chooses. None, for both: such a probe holds a part of its training rows out. They are none
+    of the rows of `train` and `test`.
+    """
 
     train_split: str
     train: Int[np.ndarray, " n"]
     test_split: str
     test: Int[np.ndarray, " m"]
+    val_split: str | None = None
+    val: Int[np.ndarray, " v"] | None = None
+
+    @property
+    def parts(self) -> "tuple[tuple[str, str, Int[np.ndarray, ' r']], ...]":
+        """What there is of it, as (what it is for, split, rows): "train", "test", and "validate" where it has that."""
+        parts = (("train", self.train_split, self.train), ("test", self.test_split, self.test))
+        return parts if self.val_split is None or self.val is None else (*parts, ("validate", self.val_split, self.val))
 
 
 @dataclass(frozen=True)

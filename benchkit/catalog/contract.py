@@ -74,7 +74,8 @@ def checked_labels(task: Task, split: str, n: int, problem: Problem) -> Labels:
 
 
 def checked_folds(task: Task) -> tuple[Fold, ...]:
-    """Raises PluginError where there are none, or a test row is in several of them: it would count twice."""
+    """Raises PluginError where there are none, a test row is in several of them (it would count twice), or a validation
+    row is one that the fold trains or tests on."""
     name, folds = f"{type(task).__name__}.folds()", task.folds()
     if not isinstance(folds, Sequence) or not folds or not all(isinstance(f, Fold) for f in folds):
         raise PluginError(f"{name} gave {folds!r:.80}, not one Fold or more")
@@ -87,13 +88,19 @@ def checked_folds(task: Task) -> tuple[Fold, ...]:
     for i, fold in enumerate(folds):
         if len(np.unique(fold.train)) < len(fold.train):
             raise PluginError(f"{name} trains fold {i} on some rows of split '{fold.train_split}' more than once")
+        if (fold.val_split is None) != (fold.val is None):
+            raise PluginError(f"{name} gives fold {i} one of val_split and val alone: give both, or neither")
+        *others, (_, last_split, last) = fold.parts
+        for what, split, rows in others if fold.val is not None else ():
+            if split == last_split and len(np.intersect1d(rows, last)):
+                raise PluginError(f"{name} validates fold {i} on rows of split '{split}' that it is to {what} on")
     return tuple(folds)
 
 
 def check_rows(task: Task, folds: Sequence[Fold], sizes: Mapping[str, int]) -> None:
     """sizes: of the splits. Raises DataError for a fold without examples, PluginError for rows that a split lacks."""
     for i, fold in enumerate(folds):
-        for what, split, rows in (("train", fold.train_split, fold.train), ("test", fold.test_split, fold.test)):
+        for what, split, rows in fold.parts:
             if not len(rows):
                 raise DataError(f"{type(task).__name__}: fold {i} has no example to {what} on")
             if not (rows.min() >= 0 and rows.max() < sizes[split]):

@@ -62,7 +62,7 @@ class JobData:
         problem, folds = checked_problem(task), checked_folds(task)
         for metric in task.metrics:
             find(metric, task.kind)
-        splits = sorted({s for f in folds for s in (f.train_split, f.test_split)})
+        splits = sorted({split for f in folds for _, split, _ in f.parts})
         labels = {split: checked_labels(task, split, len(checked_ids(task, split)), problem) for split in splits}
         check_rows(task, folds, {split: len(y) for split, y in labels.items()})
         bad: dict[str, dict[int, str]] = {split: {} for split in splits}

@@ -118,7 +118,7 @@ def _check_data(
     for fold, test in zip(data.folds, tests, strict=True):
         tested[fold.test_split] = np.union1d(tested.get(fold.test_split, np.empty(0, np.int64)), test)
     seen = {
-        s: np.union1d(rows.get(s, np.empty(0, np.int64)), tested.get(s, np.empty(0, np.int64))) for s in data.labels
+        s: np.union1d(rows.get(s, np.empty(0, np.int64)), tested.get(s, np.empty(0, np.int64))) for s in data.features
     }
     aligned = {s: (data.pooled(s, r), data.labels[s], r) for s, r in seen.items()}
     x_train = np.concatenate([data.pooled(s, r) for s, r in rows.items()])

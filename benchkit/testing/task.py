@@ -141,7 +141,8 @@ class TaskSuite(Suite):
         expect(isinstance(folds, tuple) and folds, "folds() must be a tuple of at least one Fold")
         tested: set[tuple[str, int]] = set()
         for i, fold in enumerate(folds):
-            for split, rows in ((fold.train_split, fold.train), (fold.test_split, fold.test)):
+            expect((fold.val_split is None) == (fold.val is None), f"fold {i} has one of val_split and val alone")
+            for _, split, rows in fold.parts:
                 n = len(self.ready.ids(split))
                 expect(len(rows), f"fold {i} has no rows of '{split}'")
                 inside = rows.min() >= 0 and rows.max() < n
@@ -150,6 +151,10 @@ class TaskSuite(Suite):
             test = {(fold.test_split, int(row)) for row in fold.test}
             both = test & {(fold.train_split, int(row)) for row in fold.train}
             expect(not both, f"fold {i} trains and tests on {len(both)} of the same rows")
+            *others, (_, last_split, last) = fold.parts
+            for what, split, rows in others if fold.val is not None else ():
+                shared = len(np.intersect1d(rows, last)) if split == last_split else 0
+                expect(not shared, f"fold {i} validates on {shared} of the rows that it is to {what} on")
             expect(not test & tested, f"fold {i} tests on {len(test & tested)} rows that an earlier fold tested on")
             tested |= test
 
@@ -206,7 +211,7 @@ def check_task(which: Any, *, n_examples: int = 6) -> None:
 
 
 def _splits(task: Task) -> list[str]:
-    return sorted({split for fold in task.folds() for split in (fold.train_split, fold.test_split)})
+    return sorted({split for fold in task.folds() for _, split, _ in fold.parts})
 
 
 def _requests(n: int, k: int) -> list[list[int]]:

@@ -62,6 +62,14 @@ def said(tmp_path: Path) -> str:
         ("folds", lambda self: (Fold("train", np.r_[TRAIN, 0], "test", TEST),), "rows of split 'train' more than once"),
         ("folds", lambda self: (Fold("train", TRAIN[:0], "test", TEST),), "fold 0 has no example to train on"),
         ("folds", lambda self: (Fold("train", np.arange(5000), "test", TEST),), "the rows 0 to 4999 to train on"),
+        ("folds", lambda self: (Fold("train", TRAIN, "test", TEST, "test"),), "one of val_split and val alone"),
+        ("folds", lambda self: (Fold("train", TRAIN, "test", TEST, "test", TEST[:9]),), "that it is to test on"),
+        ("folds", lambda self: (Fold("train", TRAIN, "test", TEST, "train", TRAIN[:9]),), "that it is to train on"),
+        (
+            "folds",
+            lambda self: (Fold("train", TRAIN, "test", TEST[9:], "test", TEST[:0]),),
+            "no example to validate on",
+        ),
         ("published", ("0.75",), "Digits.published holds '0.75', which is no benchkit.Published"),
         (
             "published",
@@ -78,6 +86,18 @@ def test_a_task_that_breaks_its_contract_is_named_before_anything_is_extracted(
     monkeypatch.setattr(Digits, name, value)
     monkeypatch.setattr(Run, "batches", lambda *_: pytest.fail("something was extracted"))
     assert words in said(tmp_path)
+
+
+def test_validation_rows_change_nothing_for_a_probe_that_does_not_choose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alone = (Fold("train", TRAIN, "test", TEST[9:]),)
+    values = []
+    for folds in (alone, (replace(alone[0], val_split="test", val=TEST[:9]),)):
+        monkeypatch.setattr(Digits, "folds", lambda self, folds=folds: folds)
+        (tmp_path / str(len(values))).mkdir()
+        values.append(run(tmp_path / str(len(values)))[0].metrics)
+    assert values[0] == values[1]
 
 
 def test_media_that_are_paths_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """The task suite passes what is right and catches each thing that is wrong, in words that say what."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,14 @@ class RightInFolds(Right):
         return tuple(Fold("train", rows[rows % 5 != i], "train", rows[rows % 5 == i]) for i in range(5))
 
 
+class RightWithValidation(Right):
+    """The test rows, and others of the same split to choose by."""
+
+    def folds(self) -> tuple[Fold, ...]:
+        rows = np.arange(N["test"])
+        return (Fold("train", np.arange(N["train"]), "test", rows[6:], "test", rows[:6]),)
+
+
 class RightTraits(Right):
     """A property says the modality, as where files decide."""
 
@@ -81,6 +90,10 @@ class TestRightTraits(TaskSuite):
 
 class TestRight(TaskSuite):
     task = Right
+
+
+class TestRightWithValidation(TaskSuite):
+    task = RightWithValidation
 
 
 class TestRightInFolds(TaskSuite):
@@ -212,6 +225,22 @@ class SaysAudio(Right):
     modality = "audio"
 
 
+class ValidatesOnTest(RightInFolds):
+    def folds(self) -> tuple[Fold, ...]:
+        rows = np.arange(N["train"])
+        return (Fold("train", rows[10:], "train", rows[:10], "train", rows[8:12]),)
+
+
+class ValidatesOnNothing(RightInFolds):
+    def folds(self) -> tuple[Fold, ...]:
+        return (replace(super().folds()[0], val_split="test"),)
+
+
+class ValidatesBeyondTheSplit(RightInFolds):
+    def folds(self) -> tuple[Fold, ...]:
+        return (replace(super().folds()[0], val_split="test", val=np.arange(N["test"] + 1)),)
+
+
 class OverlappingFolds(RightInFolds):
     def folds(self) -> tuple[Fold, ...]:
         return (super().folds()[0], super().folds()[0])
@@ -286,6 +315,9 @@ BROKEN: list[tuple[type[Task], str, str]] = [
     (OverlappingFolds, "folds_are_within_their_splits_and_keep_test_rows_apart", "fold 1 tests on 6 rows that an"),
     (LeakyFolds, "folds_are_within_their_splits_and_keep_test_rows_apart", "trains and tests on 5 of the same rows"),
     (FoldsOutOfRange, "folds_are_within_their_splits_and_keep_test_rows_apart", "rows 0 to 13 of 'test', which has 13"),
+    (ValidatesOnTest, "folds_are_within_their_splits_and_keep_test_rows_apart", "validates on 2 of the rows"),
+    (ValidatesOnNothing, "folds_are_within_their_splits_and_keep_test_rows_apart", "one of val_split and val alone"),
+    (ValidatesBeyondTheSplit, "folds_are_within_their_splits_and_keep_test_rows_apart", "rows 0 to 13 of 'test'"),
     (EmptyFold, "folds_are_within_their_splits_and_keep_test_rows_apart", "fold 0 has no rows of 'test'"),
     (PrintOfTheObject, "the_fingerprint_is_of_the_data_alone", "in another process"),
     (RandomKey, "the_media_key_is_a_text_or_none", "differs between two instances"),

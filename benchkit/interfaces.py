@@ -112,6 +112,8 @@ class Task(Component, ABC):
     metrics: ClassVar[tuple[str, ...]]
     """Names from benchkit.metrics, the primary one first."""
     published: ClassVar[tuple[Published, ...]] = ()
+    group: ClassVar[str] = "recording"
+    """What a group is, in one word, for reports: "recording", "site", "individual"."""
 
     @property
     @abstractmethod
@@ -125,6 +127,16 @@ class Task(Component, ABC):
     @abstractmethod
     def labels(self, split: str) -> Labels:
         """One row an example, in the order of `ids`. Decodes no media. Raises DataError."""
+
+    def groups(self, split: str) -> Sequence[str] | None:
+        """Of each example, in the order of `ids`, the name of what it shares with others that were taken together: the
+        recording or site that windows are cut from, the individual that was photographed. Decodes no media.
+
+        Examples of one group are not independent, so intervals are over groups (docs/registry.md). One that shares
+        with none has a name of its own. None: not known, and examples count as independent; reports say so. Raises
+        DataError.
+        """
+        return None
 
     @abstractmethod
     def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:

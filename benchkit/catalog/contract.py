@@ -44,6 +44,22 @@ def checked_ids(task: Task, split: str) -> Sequence[str]:
     return ids
 
 
+def checked_groups(task: Task, split: str, n: int) -> Sequence[str] | None:
+    """Of each of the split's n examples, the group that it is of; None where the task knows of none. Raises PluginError
+    for another number of them, or for what is no text."""
+    groups: Sequence[str] | None = task.groups(split)
+    if groups is None:
+        return None
+    name = f"{type(task).__name__}.groups('{split}')"
+    if isinstance(groups, str) or not isinstance(groups, Sequence | np.ndarray) or len(groups) != n:
+        what = f"{len(groups):,} names" if isinstance(groups, list | tuple | np.ndarray) else repr(groups)[:60]
+        raise PluginError(f"{name} gave {what} for {n:,} examples: it names the group of each, or is None")
+    for group in groups:
+        if not isinstance(group, str) or not group:
+            raise PluginError(f"{name} must be texts that are not empty, and {group!r:.60} is none")
+    return groups
+
+
 def _check_names(names: Sequence[object], where: str, twice: str) -> None:
     for name in names:
         if not isinstance(name, str):

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int
 
 from benchkit import checks, metrics
+from benchkit.catalog.contract import checked_groups
 from benchkit.catalog.resolve import resolve
 from benchkit.catalog.spec import Kind, Spec
 from benchkit.errors import BenchkitError, Reason
@@ -64,6 +65,8 @@ class Context:
     labels: np.ndarray = field(default_factory=lambda: np.empty(0))
     folds: np.ndarray = field(default_factory=lambda: np.empty(0, np.int32))
     """The number of each test example's fold."""
+    groups: list[str] | None = None
+    """The recording (site, individual) of each, where the task knows it."""
     chance: float = 0.0
     checks: list[Check] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
@@ -87,6 +90,11 @@ class Context:
         self.ids = [ids[f.test_split][i] for f, rows in zip(data.folds, tests, strict=True) for i in rows]
         self.labels = np.concatenate([data.labels[f.test_split][r] for f, r in zip(data.folds, tests, strict=True)])
         self.folds = np.repeat(np.arange(len(tests), dtype=np.int32), [len(r) for r in tests])
+        of = {split: checked_groups(data.task, split, len(ids[split])) for split in {f.test_split for f in data.folds}}
+        if all(groups is not None for groups in of.values()):
+            self.groups = [
+                group[i] for f, r in zip(data.folds, tests, strict=True) if (group := of[f.test_split]) for i in r
+            ]
         if bad := {ids[s][row]: why for s, rows in data.bad.items() for row, why in rows.items()}:
             self.record["skipped"] = bad
         pairs = [
@@ -230,7 +238,7 @@ def _write_predictions(
     side: Path, name: str, scores: Float32[np.ndarray, "N C"], context: Context, classes: Sequence[str]
 ) -> Artifact:
     """Every test example's id, fold, label and scores, written whole or not at all."""
-    data = as_parquet(context.ids, context.folds, context.labels, scores, classes, name)
+    data = as_parquet(context.ids, context.folds, context.labels, scores, classes, name, context.groups)
     path = f"predictions/{name}.parquet"
     write_atomic(side / path, data)
     return Artifact("predictions", path, hashlib.sha256(data).hexdigest(), len(data))

@@ -40,7 +40,8 @@ class Predictions:
     """What a classifier said of every test example.
 
     ids: names of the examples. folds: the fold that each was tested in, from 0. labels: as a task's (multiclass: the
-    class's number; else 0 or 1 for each class). scores: higher is more likely. classes: their names.
+    class's number; else 0 or 1 for each class). scores: higher is more likely. classes: their names. groups: of each
+    example, the recording (site, individual) that it is of; None where the task knew of none, or the run is older.
     """
 
     ids: Sequence[str]
@@ -48,16 +49,19 @@ class Predictions:
     labels: Labels
     scores: Float32[np.ndarray, "N C"]
     classes: tuple[str, ...]
+    groups: Sequence[str] | None = None
 
     def frame(self) -> "pandas.DataFrame":
-        """One row an example: id, fold, label (multiclass: a name; else a list of names), a score for each class."""
+        """One row an example: id, fold, group where it has one, label (multiclass: a name; else a list of names), a
+        score for each class."""
         pandas = _pandas()
         if self.labels.ndim == 1:
             truth: list[Any] = [self.classes[c] for c in self.labels]
         else:
             truth = [[self.classes[c] for c in np.flatnonzero(row)] for row in self.labels]
         scores = pandas.DataFrame(self.scores, columns=list(self.classes))
-        known = pandas.DataFrame({"id": list(self.ids), "fold": self.folds, "label": truth})
+        group = {} if self.groups is None else {"group": list(self.groups)}
+        known = pandas.DataFrame({"id": list(self.ids), "fold": self.folds, **group, "label": truth})
         return pandas.concat([known, scores], axis=1)
 
 
@@ -206,7 +210,9 @@ def read_predictions(data: bytes) -> Predictions:
 
     try:
         refuse_bomb(data)
-        file = pq.ParquetFile(pa.BufferReader(data), read_dictionary=["id"])  # a long name, a million times, is one
+        file = pq.ParquetFile(
+            pa.BufferReader(data), read_dictionary=["id", "group"]
+        )  # a long name, a million times, is one
         table = file.read()
         table.validate(full=True)
         return _predictions(table)
@@ -219,7 +225,7 @@ def _predictions(table: Any) -> Predictions:
     import pyarrow as pa
 
     known = {"id", "fold", "label", "scores"}
-    if set(table.column_names) != known or any(table[name].null_count for name in known):
+    if set(table.column_names) - {"group"} != known or any(column.null_count for column in table.columns):
         raise ValueError(f"columns {', '.join(table.column_names)}, and they must be {', '.join(sorted(known))}")
     classes = tuple(json.loads(table.schema.metadata[b"classes"]))
     if not all(isinstance(name, str) for name in classes):
@@ -227,10 +233,7 @@ def _predictions(table: Any) -> Predictions:
     label, scores = table["label"].combine_chunks(), table["scores"].combine_chunks()
     if not (pa.types.is_fixed_size_list(scores.type) and scores.type.list_size == len(classes)):
         raise ValueError(f"scores are {scores.type}, and there are {len(classes):,} classes")
-    values, found = scores.flatten(), table["id"].combine_chunks()
-    if not (pa.types.is_dictionary(found.type) and pa.types.is_string(found.type.value_type)):
-        raise ValueError(f"ids are {found.type}")
-    names = found.dictionary.to_pylist()
+    values = scores.flatten()
     if pa.types.is_list(label.type):
         labels = np.zeros((len(table), len(classes)), np.uint8)
         lengths = np.diff(label.offsets.to_numpy())
@@ -243,12 +246,23 @@ def _predictions(table: Any) -> Predictions:
         if labels.dtype.kind != "i" or (len(labels) and not (labels.min() >= 0 and labels.max() < len(classes))):
             raise ValueError("a label is of none of the classes")
     return Predictions(
-        ids=[names[i] for i in found.indices.to_pylist()],
+        ids=_texts(table, "id"),
         folds=table["fold"].combine_chunks().to_numpy(zero_copy_only=False).astype(np.int32, copy=False),
         labels=labels,
         scores=values.to_numpy(zero_copy_only=False).astype(np.float32, copy=False).reshape(len(table), len(classes)),
         classes=classes,
+        groups=_texts(table, "group") if "group" in table.column_names else None,
     )
+
+
+def _texts(table: Any, name: str) -> list[str]:
+    import pyarrow as pa
+
+    found = table[name].combine_chunks()
+    if not (pa.types.is_dictionary(found.type) and pa.types.is_string(found.type.value_type)):
+        raise ValueError(f"{name}s are {found.type}")
+    names = found.dictionary.to_pylist()
+    return [names[i] for i in found.indices.to_pylist()]
 
 
 def _filters(

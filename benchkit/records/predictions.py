@@ -1,4 +1,4 @@
-"""A run's predictions as the bytes of a Parquet file: every test example's id, fold, label and scores."""
+"""A run's predictions as the bytes of a Parquet file: every test example's id, fold, label, scores, and group."""
 
 import json
 from collections.abc import Sequence
@@ -16,8 +16,10 @@ def as_parquet(
     scores: Float32[np.ndarray, "N C"],
     classes: Sequence[str],
     run: str,
+    groups: Sequence[str] | None = None,
 ) -> bytes:
-    """Columns id, fold, label (a class's number, or the numbers of all) and scores; `benchkit.Results` reads them."""
+    """Columns id, fold, label (a class's number, or the numbers of all), scores and, where the task says so, the group
+    that the example is of (its recording, say); `benchkit.Results` reads them."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -29,8 +31,11 @@ def as_parquet(
     def ends(lengths: Sequence[int] | Int[np.ndarray, " n"]) -> np.ndarray:
         return np.cumsum([0, *lengths], dtype=np.int32)
 
-    names = [name.encode() for name in ids]
-    offsets = ends([len(name) for name in names])
+    def texts(values: Sequence[str]) -> pa.Array:
+        encoded = [value.encode() for value in values]
+        offsets = ends([len(value) for value in encoded])
+        return pa.StringArray.from_buffers(len(encoded), pa.py_buffer(offsets), pa.py_buffer(b"".join(encoded)))
+
     if labels.ndim == 1:
         truth = column(labels, np.int64)
     else:
@@ -38,11 +43,13 @@ def as_parquet(
         per_row = ends(np.bincount(rows, minlength=len(labels)))
         truth = pa.ListArray.from_arrays(column(per_row, np.int32), column(numbers, np.int32))
     columns = {
-        "id": pa.StringArray.from_buffers(len(names), pa.py_buffer(offsets), pa.py_buffer(b"".join(names))),
+        "id": texts(ids),
         "fold": column(folds, np.int32),
         "label": truth,
         "scores": pa.FixedSizeListArray.from_arrays(column(scores.reshape(-1), np.float32), scores.shape[1]),
     }
+    if groups is not None:
+        columns["group"] = texts(groups)
     table = pa.Table.from_arrays(list(columns.values()), names=list(columns))
     sink = pa.BufferOutputStream()
     metadata = {"classes": json.dumps(list(classes)), "run": run}

@@ -55,6 +55,27 @@ class TaskSuite(Suite):
             expect(named, f"the ids of '{split}' must be texts, not empty and on one line")
             expect(len(set(ids)) == len(ids), f"split '{split}' names an example twice: {_twice(ids)}")
 
+    def test_groups_name_one_for_each_example_or_are_none(self) -> None:
+        for split in self.splits:
+            groups, n = self.ready.groups(split), len(self.ready.ids(split))
+            if groups is None:
+                continue
+            expect(not isinstance(groups, str), f"groups('{split}') is one text, and must name a group an example")
+            expect(len(groups) == n, f"groups('{split}') has {len(groups)} names, and the split {n} examples")
+            named = all(isinstance(g, str) and g and g.isprintable() for g in groups)
+            expect(named, f"the groups of '{split}' must be texts, not empty and on one line")
+            expect(list(self.make().groups(split) or ()) == list(groups), f"two instances group '{split}' differently")
+        word = self.ready.group
+        expect(isinstance(word, str) and word.isprintable() and word, f"group is {word!r}, and must be a word")
+
+    def test_no_group_is_in_train_and_in_test_of_one_fold(self) -> None:
+        for i, fold in enumerate(self.ready.folds()):
+            train, test = self.ready.groups(fold.train_split), self.ready.groups(fold.test_split)
+            if train is not None and test is not None:
+                both = {train[r] for r in fold.train} & {test[r] for r in fold.test}
+                few = ", ".join(sorted(both)[:3])
+                expect(not both, f"fold {i} trains and tests on examples of the same {self.ready.group}: {few}")
+
     def test_labels_have_the_type_and_range_of_their_kind(self) -> None:
         task = self.ready
         n = len(task.classes)
@@ -89,9 +110,9 @@ class TaskSuite(Suite):
                 f"two instances label '{split}' differently",
             )
 
-    def test_labels_and_ids_decode_no_media(self) -> None:
+    def test_labels_ids_and_groups_decode_no_media(self) -> None:
         def refuse(*_: Any, **__: Any) -> None:
-            raise AssertionError("labels, ids, classes and folds must be cheap, but one of them decodes media")
+            raise AssertionError("labels, ids, groups, classes and folds must be cheap, but one of them decodes media")
 
         with patch.object(Audio, "load", refuse), patch.object(Image, "load", refuse):
             task = self.make()
@@ -99,6 +120,7 @@ class TaskSuite(Suite):
             for split in _splits(task):
                 task.ids(split)
                 task.labels(split)
+                task.groups(split)
 
     def test_examples_come_in_the_order_asked_for_each_with_its_row_and_id(self) -> None:
         for split in self.splits:

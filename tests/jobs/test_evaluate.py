@@ -229,3 +229,22 @@ def test_chance_is_held_against_random_order_of_one_folds_size(
     monkeypatch.setattr(checks, "check_chance", watched)
     run(tmp_path / "r.sqlite")
     assert seen == [sum(SIZES) // 3]
+
+
+def test_predictions_keep_the_recording_of_each_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        Digits, "groups", lambda self, split: [f"{split} {row // 9}" for row in range(len(self.ids(split)))]
+    )
+    run(tmp_path / "r.sqlite")
+    with benchkit.open(tmp_path / "r.sqlite") as results:
+        found = results.predictions(1)
+        assert list(found.groups or ()) == [f"test {row // 9}" for row in range(len(Digits().ids("test")))]
+        assert found.frame()["group"].tolist() == list(found.groups or ())
+
+
+def test_groups_that_are_not_one_for_each_example_fail_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Digits, "groups", lambda self, split: ["one", "two"])
+    with pytest.raises(benchkit.BenchkitError, match=r"Digits.groups\('test'\) gave 2 names for"):
+        run(tmp_path / "r.sqlite")

@@ -84,6 +84,19 @@ class RightTraits(Right):
         return (np.arange(3 * N[split]).reshape(-1, 3) % 5 == 0).astype(np.uint8)
 
 
+class RightInGroups(Right):
+    """Windows of recordings, five each."""
+
+    group = "site"
+
+    def groups(self, split: str) -> Sequence[str] | None:
+        return [f"{split} {row // 5}" for row in range(N[split])]
+
+
+class TestRightInGroups(TaskSuite):
+    task = RightInGroups
+
+
 class TestRightTraits(TaskSuite):
     task = RightTraits
 
@@ -284,6 +297,21 @@ class PublishedOtherwise(Right):
     published = (Published("Bird MAE", "linear", 5, "top1", 0.25, "arXiv"),)
 
 
+class GroupsOfOneTooFew(Right):
+    def groups(self, split: str) -> Sequence[str] | None:
+        return [f"{split} {row // 5}" for row in range(N[split] - 1)]
+
+
+class GroupsInTrainAndTest(Right):
+    def groups(self, split: str) -> Sequence[str] | None:
+        return [f"site {row // 5}" for row in range(N[split])]
+
+
+class GroupsByNumber(Right):
+    def groups(self, split: str) -> Any:
+        return [row // 5 for row in range(N[split])]
+
+
 BROKEN: list[tuple[type[Task], str, str]] = [
     (OtherKind, "its_kind_and_its_metrics_go_together", "kind is 'regression'"),
     (MetricOfAnotherKind, "its_kind_and_its_metrics_go_together", "'balanced_accuracy' is not for multilabel"),
@@ -302,7 +330,10 @@ BROKEN: list[tuple[type[Task], str, str]] = [
     (MultilabelAsNumbers, "labels_have_the_type_and_range_of_their_kind", "must be uint8 [N, 3]"),
     (LabelsAboveOne, "labels_have_the_type_and_range_of_their_kind", "hold other values than 0 and 1"),
     (RandomLabels, "two_instances_agree_on_ids_and_labels", "two instances label 'test' differently"),
-    (DecodesForLabels, "labels_and_ids_decode_no_media", "one of them decodes media"),
+    (GroupsOfOneTooFew, "groups_name_one_for_each_example_or_are_none", "has 12 names, and the split 13 examples"),
+    (GroupsByNumber, "groups_name_one_for_each_example_or_are_none", "must be texts"),
+    (GroupsInTrainAndTest, "no_group_is_in_train_and_in_test_of_one_fold", "of the same recording: site 0, site 1"),
+    (DecodesForLabels, "labels_ids_and_groups_decode_no_media", "one of them decodes media"),
     (InItsOwnOrder, "examples_come_in_the_order_asked_for_each_with_its_row_and_id", "gives the rows [0, 2, 4"),
     (CountsFromZero, "examples_come_in_the_order_asked_for_each_with_its_row_and_id", "gives the rows [0, 1, 2"),
     (OtherIds, "examples_come_in_the_order_asked_for_each_with_its_row_and_id", "but 'test/2.png' in ids()"),

@@ -1,6 +1,7 @@
 """What the parquet files say beside the audio: ids, labels, times and events, read without touching a recording."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +18,9 @@ from benchkit_birdset.clips import first_event
 from benchkit_birdset.source import Source
 
 LABELS = "ebird_code_multilabel"
+SECONDS = 5
+"""Of a test window."""
+_WINDOW = re.compile(r"(?P<name>.+)_(?P<begin>\d+)_(?P<end>\d+)")
 BATCH = 16
 """Recordings copied out of a row group at a time."""
 BUFFER = 8 * 2**20
@@ -37,11 +41,13 @@ class RowGroup:
 class Table:
     """One split without its audio.
 
+    recordings: of each row, the file that it is, or is a window of.
     windows: seconds from and to: a focal recording's first event, a soundscape window's place; NaN where there is none.
     """
 
     classes: tuple[str, ...]
     ids: tuple[str, ...]
+    recordings: tuple[str, ...]
     labels: UInt8[np.ndarray, "N C"]
     windows: Float64[np.ndarray, "N 2"]
     groups: tuple[RowGroup, ...]
@@ -70,7 +76,9 @@ def read_table(source: Source, split: str, *, events: bool) -> Table:
     for i, row in enumerate(rows):
         labels[i, row[LABELS] or []] = 1
     windows = np.array([_window(row, events) for row in rows], np.float64).reshape(-1, 2)
-    return Table(shards[0].classes, unique_ids(rows), labels, windows, tuple(_groups(names, shards)))
+    return Table(
+        shards[0].classes, unique_ids(rows), tuple(map(recording, rows)), labels, windows, tuple(_groups(names, shards))
+    )
 
 
 def unique_ids(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
@@ -84,6 +92,14 @@ def unique_ids(rows: Sequence[dict[str, Any]]) -> tuple[str, ...]:
             seen[name] += 1
             ids[i] = f"{name}#{seen[name]}"
     return tuple(ids)
+
+
+def recording(row: dict[str, Any]) -> str:
+    """The recording that a row is cut from, by its file's name: test windows that are files of their own end in the
+    seconds from and to, as in UHH_001_S01_20161121_150000_000_005.ogg."""
+    stem = PurePath(row.get("filepath") or "unnamed").stem
+    window = _WINDOW.fullmatch(stem)
+    return window["name"] if window and int(window["end"]) - int(window["begin"]) == SECONDS else stem
 
 
 def stream_audio(source: Source, table: Table, rows: Sequence[int], *, keep: bool) -> Iterator[tuple[int, bytes]]:

@@ -99,6 +99,10 @@ class BirdSet(Task):
     def labels(self, split: str) -> Labels:
         return self._table(split).labels
 
+    def groups(self, split: str) -> Sequence[str]:
+        """The recording, by its file's name."""
+        return self._table(split).recordings
+
     def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
         """In the order of `indices`; fastest where they ascend. One row group is in memory at a time."""
         table = self._table(split)

@@ -16,6 +16,7 @@ from benchkit.planning.sampling import subset
 from benchkit.testing import check_task
 from benchkit_birdset import task as tasks
 from benchkit_birdset.published import published
+from benchkit_birdset.table import recording
 
 ALL = ("pow", "per", "nes", "uhh", "hsn", "nbp", "ssw", "sne")
 
@@ -212,3 +213,23 @@ def test_published_numbers_do_not_apply_to_other_data(hsn):
     task.ids("train")
     assert task.published == ()
     assert tasks.HSN.published
+
+
+def test_a_window_knows_its_recording_by_the_name_of_its_file(hsn, mini):
+    assert hsn().groups("test") == tuple(r["filepath"].removesuffix(".ogg") for r in rows_of(mini, "test_5s"))
+    assert len(set(hsn().groups("test"))) < len(hsn().ids("test"))
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("UHH_001_S01_20161121_150000_000_005.ogg", "UHH_001_S01_20161121_150000"),
+        ("audio/HSN_001_20150708_061805_60_65.ogg", "HSN_001_20150708_061805"),
+        ("HSN_001_20150708_061805.ogg", "HSN_001_20150708_061805"),
+        ("XC122104.ogg", "XC122104"),
+        ("nips4b_birds_trainfile_012_013.ogg", "nips4b_birds_trainfile_012_013"),
+        (None, "unnamed"),
+    ],
+)
+def test_a_window_that_is_a_file_of_its_own_ends_in_its_seconds(file, name):
+    assert recording({"filepath": file}) == name

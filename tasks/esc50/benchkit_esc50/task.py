@@ -52,6 +52,10 @@ class ESC50(Task):
         number = {name: i for i, name in enumerate(self.classes)}
         return np.array([number[clip.category] for clip in self._of(split)], np.int64)
 
+    def groups(self, split: str) -> Sequence[str]:
+        """The source recording: several clips may be cut from one."""
+        return [clip.source for clip in self._of(split)]
+
     def examples(self, split: str, indices: Sequence[int]) -> Iterator[Example]:
         clips = self._of(split)
         for i in indices:

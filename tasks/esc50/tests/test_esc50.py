@@ -255,3 +255,8 @@ def test_one_clip_that_was_cut_stops_the_run_with_its_name_and_can_be_left_out(r
         settings=Settings(skip_bad=1),
     )
     assert (report.n_test, report.n_skipped) == (29, 1)
+
+
+def test_clips_of_one_source_recording_are_one_group(root: Path) -> None:
+    task = resolve("task", f"esc50,root={root}").build()
+    assert list(task.groups("clips")) == [row["src_file"] for row in table(root)]

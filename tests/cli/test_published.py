@@ -45,3 +45,18 @@ def test_where_no_paper_reports_a_cell_it_says_so(tmp_path: Path, cli: Any, make
     assert shown.code == 0
     assert not shown.out
     assert "no paper is known" in shown.err
+
+
+def test_the_gap_of_a_metric_beside_the_primary_one_is_between_its_own_numbers(
+    tmp_path: Path, cli: Any, make_report: Any
+) -> None:
+    metrics = [Metric("cmap", 0.15, 0.14, 0.17), Metric("auroc", 0.7, 0.6, 0.8)]
+    paper = Published("bird-mae", "linear", -1, "auroc", 0.75, "a paper")
+    path = tmp_path / "r.sqlite"
+    with open_store(path) as store, store.write():
+        cell = Cell("hsn", "bird-mae", "linear", -1, 0)
+        insert(
+            store, make_report(cell=cell, primary="cmap", metrics=metrics, checks=[check_published(metrics, [paper])])
+        )
+    (row,) = json.loads(cli("table", "--published", "--format", "json", "--db", path).out)
+    assert (row["metric"], row["value"], row["low"], row["high"]) == ("auroc", 0.7, 0.6, 0.8)

@@ -19,9 +19,10 @@ from benchkit.machine.files import write_atomic
 from benchkit.progress import Silent
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import Sealed, seal, unsealed
-from benchkit.store import Store, claims, open_store
+from benchkit.store import Store, claims, ingest, open_store
 from benchkit.store.backup import backup
 from benchkit.store.claims import Owner, claim, claimed_by, heartbeat, release
+from benchkit.store.insert import insert_report
 from benchkit.store.migrations import VERSION
 from benchkit.store.opening import refresh
 from benchkit.store.queries import Filters, find_run, recent
@@ -71,6 +72,32 @@ def test_a_report_sealed_twice_is_taken_in_once(tmp_path: Path, make_report) -> 
             seal(report, store.inbox)
             refresh(store)
         assert count(store, "runs") == 1
+
+
+def test_an_inbox_of_more_than_one_transaction_is_taken_in_whole(
+    tmp_path: Path, make_report, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingest, "BATCH", 2)
+    with open_store(tmp_path / "r.sqlite") as store:
+        for seed in range(5):
+            seal(make_report(cell=Cell("digits", "pixels", "linear", -1, seed)), store.inbox)
+        refresh(store)
+        assert count(store, "runs") == 5
+        assert not list(store.inbox.glob("*.json"))
+
+
+def test_a_report_ends_the_claim_of_its_cell_and_one_of_history_does_not(tmp_path: Path, make_report) -> None:
+    ours, theirs = Cell("digits", "pixels", "linear", -1, 0), Cell("digits", "pixels", "linear", -1, 1)
+    with open_store(tmp_path / "r.sqlite") as store:
+        owner = Owner.this_process()
+        claim(store, [ours, theirs], owner)
+        with store.write():
+            insert_report(store, make_report(cell=ours))
+            insert_report(store, make_report(cell=theirs), current=False)
+        assert claimed_by(store, owner, [ours, theirs]) == [theirs]
+        assert store.execute("SELECT current FROM runs ORDER BY id").fetchall() == [
+            (1,), (0,)
+        ]  # fmt: skip
 
 
 def test_the_last_report_of_a_cell_to_come_is_current_whatever_its_clock_says(tmp_path: Path, make_report) -> None:

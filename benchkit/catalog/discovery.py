@@ -19,7 +19,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import Distribution, EntryPoint, distributions, entry_points
 from inspect import isabstract
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import pluggy
 
@@ -49,6 +49,7 @@ class Plugin:
     version: str
     module: str
     provides: dict[Kind, dict[str, Entry]] = field(default_factory=dict)
+    commands: dict[str, Entry] = field(default_factory=dict)
     error: str | None = None
     seconds: float = 0.0
 
@@ -172,11 +173,12 @@ def _named(distribution: Distribution | None) -> tuple[str, str]:
 
 def _load(point: EntryPoint, dist: str, version: str, limit: float) -> Plugin:
     start = time.perf_counter()
-    provides, e = _guarded(lambda: _call_hooks(point.load()), limit)
+    found, e = _guarded(lambda: _call_hooks(point.load()), limit)
     seconds = time.perf_counter() - start
     if e is not None:
-        return Plugin(point.name, dist, version, point.value, {}, _reason(e), seconds)
-    return Plugin(point.name, dist, version, point.value, provides, None, seconds)
+        return Plugin(point.name, dist, version, point.value, error=_reason(e), seconds=seconds)
+    provides, commands = found
+    return Plugin(point.name, dist, version, point.value, provides, commands, seconds=seconds)
 
 
 class _TooSlow(Exception):
@@ -200,7 +202,8 @@ def _guarded(function: Callable[[], Any], limit: float) -> tuple[Any, BaseExcept
     return outcome[0] if outcome else (None, _TooSlow(f"did not load within {limit:g} s (BENCHKIT_PLUGIN_TIMEOUT)"))
 
 
-def _call_hooks(module: Any) -> dict[Kind, dict[str, Entry]]:
+def _call_hooks(module: Any) -> tuple[dict[Kind, dict[str, Entry]], dict[str, Entry]]:
+    """What it provides, and its commands."""
     manager = pluggy.PluginManager(GROUP)  # one each: a broken plugin cannot touch the others
     manager.add_hookspecs(hookspecs)
     manager.register(module)
@@ -211,10 +214,13 @@ def _call_hooks(module: Any) -> dict[Kind, dict[str, Entry]]:
     for kind in KINDS:
         for result in getattr(manager.hook, f"benchkit_{kind}s")():
             provides[kind] = _checked(kind, result)
-    return provides
+    commands: dict[str, Entry] = {}
+    for result in manager.hook.benchkit_commands():
+        commands = _checked("command", result)
+    return provides, commands
 
 
-def _checked(kind: Kind, result: Any) -> dict[str, Entry]:
+def _checked(kind: Kind | Literal["command"], result: Any) -> dict[str, Entry]:
     if not isinstance(result, dict):
         raise PluginError(f"benchkit_{kind}s() returned {_brief(result)}, not a dict of Entry by name")
     for name, entry in result.items():

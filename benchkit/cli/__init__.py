@@ -33,6 +33,26 @@ class _Benchkit(Group):
             args = [*args, current_shell()]
         return super().parse_args(ctx, args)
 
+    def list_commands(self, ctx: Any) -> list[str]:
+        from benchkit.cli.plugged import plugged
+
+        own = super().list_commands(ctx)
+        return [*own, *(name for name in plugged() if name not in own)]
+
+    def get_command(self, ctx: Any, name: str) -> Any:
+        found = super().get_command(ctx, name)
+        if found is None and name and not name.startswith("-"):
+            from benchkit.cli.plugged import command, plugged
+
+            if name in plugged():
+                found = command(name)
+        return found
+
+    def summaries(self, ctx: Any) -> dict[str, str]:
+        from benchkit.cli.plugged import plugged
+
+        return {name: entry.summary for name, (entry, _) in plugged().items()} | super().summaries(ctx)
+
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)

@@ -36,7 +36,10 @@ def plugins(json: Json = False) -> None:
     rows = [
         (
             p.name, p.dist, p.version, f"{p.seconds * 1000:.0f} ms",
-            "; ".join(f"{kind}s: {', '.join(sorted(of))}" for kind, of in p.provides.items() if of) or "nothing"
+            "; ".join(
+                f"{kind}s: {', '.join(sorted(of))}" for kind, of in [*p.provides.items(), ("command", p.commands)] if of
+            )
+            or "nothing"
             if p.error is None
             else f"failed: {p.error}",
         )

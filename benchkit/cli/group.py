@@ -15,6 +15,8 @@ HEADINGS: Mapping[str, Sequence[str]] = {
     "Catalog": ("plugins", "tasks", "models", "classifiers", "scorers"),
 }
 """The headings of `benchkit --help` in their order, and the commands under each."""
+OTHERS = "From plugins"
+"""The heading of what stands under none of them."""
 
 
 class Group(TyperGroup):
@@ -33,17 +35,21 @@ class Group(TyperGroup):
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Typer would cut each command's sentence after some forty letters."""
-        commands = {name: self.commands[name] for name in self.list_commands(ctx) if not self.commands[name].hidden}
-        for heading, names in self._sections(list(commands)):
+        summaries = self.summaries(ctx)
+        for heading, names in self._sections(list(summaries)):
             with formatter.section(heading):
-                formatter.write_dl([(name, commands[name].get_short_help_str(_WHOLE)) for name in names])
+                formatter.write_dl([(name, summaries[name]) for name in names])
+
+    def summaries(self, ctx: Any) -> dict[str, str]:
+        """Of each command that is not hidden its first sentence."""
+        return {name: c.get_short_help_str(_WHOLE) for name, c in self.commands.items() if not c.hidden}
 
     def _sections(self, names: list[str]) -> Iterator[tuple[str, list[str]]]:
         for heading, listed in self.headings.items():
             if found := [name for name in listed if name in names]:
                 yield heading, found
         if rest := [name for name in names if not any(name in listed for listed in self.headings.values())]:
-            yield "Commands", rest
+            yield OTHERS, rest
 
 
 _WHOLE = 10_000

@@ -32,8 +32,14 @@ _TYPES = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 def reference() -> str:
     """Markdown: a section for each command, with its usage, arguments and options."""
     from benchkit.cli import with_commands
+    from benchkit.cli.plugged import load, plugged
 
-    return "\n".join([HEAD, *_sections(with_commands(), "benchkit")])
+    app = with_commands()
+    brought = {name: load(name) for name in plugged()}
+    lines = [HEAD, *_sections(app, "benchkit")]
+    for name, of_plugin in brought.items():
+        lines += _sections(of_plugin, f"benchkit {name}")
+    return "\n".join(lines)
 
 
 def _sections(app: typer.Typer, name: str) -> Iterator[str]:

@@ -359,3 +359,64 @@ print(json.dumps([loaded, failed, sorted(sys.modules)]))
     assert {name: why for name, why in failed.items() if loaded[name] in _first_party()} == {}
     assert {"digits", "esc50", "pixels", "logmel", "mfcc", "random-vit", "linear", "centroid", "random"} <= set(loaded)
     assert not {m.partition(".")[0] for m in modules} & HEAVY
+
+
+COMMAND = """
+import typer
+
+app = typer.Typer(help="Greets.")
+
+@app.command()
+def greet(who: str) -> None:
+    \"\"\"Says hello.\"\"\"
+    print(f"hello {who}")
+"""
+CALL = """
+import sys
+sys.argv = ["benchkit", *{words!r}]
+from benchkit.cli import main
+try:
+    main()
+except SystemExit as e:
+    print("left", e.code)
+"""
+
+
+def commands(name: str, target: str) -> str:
+    return HEADER + f"@hookimpl\ndef benchkit_commands():\n    return {{{name!r}: Entry('Says hello.', {target!r})}}\n"
+
+
+def test_a_plugin_adds_a_command_that_is_listed_without_being_imported(tmp_path: Path) -> None:
+    hooks = commands("greet", "greet_cli:app")
+    install(tmp_path, "greet-dist", {"greet_hooks": hooks, "greet_cli": "print('imported')\n" + COMMAND})
+
+    helped = ask(tmp_path, CALL.format(words=["--help"]))
+    assert "imported" not in helped.out
+    assert "greet" in helped.out[helped.out.index("From plugins") :]
+    assert ask(tmp_path, CALL.format(words=["greet", "them"])).out == "imported\nhello them\n"
+    assert "commands: greet" in ask(tmp_path, CALL.format(words=["plugins"])).out
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("app = 1", "is no typer.Typer"),
+        ("import nothing_of_that_name", "needs the package 'nothing_of_that_name'"),
+        ("1 / 0", "does not load from 'broken_cli:app': ZeroDivisionError"),
+    ],
+)
+def test_a_command_that_cannot_be_used_is_one_line_and_the_others_work(tmp_path: Path, module: str, said: str) -> None:
+    hooks = commands("broken", "broken_cli:app")
+    install(tmp_path, "broken-dist", {"broken_hooks": hooks, "broken_cli": module})
+
+    found = ask(tmp_path, CALL.format(words=["broken"]))
+    assert found.out == "left 1\n"
+    assert said in found.err
+    assert found.err.startswith("error: command 'broken' of broken-dist 1.0")
+    assert ask(tmp_path, CALL.format(words=["--version"])).err == ""
+
+
+def test_no_plugin_replaces_a_command_of_benchkits_own(tmp_path: Path) -> None:
+    hooks = commands("ls", "greet_cli:app")
+    install(tmp_path, "greet-dist", {"greet_hooks": hooks, "greet_cli": COMMAND})
+    assert "hello" not in ask(tmp_path, CALL.format(words=["ls", "--help"])).out

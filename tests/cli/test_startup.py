@@ -17,7 +17,10 @@ BASELINE = "import typer, rich.table, peewee, pluggy"
 """What issue 2 compares with: everything that it imports is paid for."""
 FACE = {"cli", "errors", "machine", "machine.version", "progress"}
 OURS = {
-    "--help": FACE,
+    "--help": {
+        *FACE, "hookspecs", "catalog", "catalog.builtin", "catalog.discovery", "catalog.namesakes", "catalog.params",
+        "catalog.spec", "machine.files", "machine.home", "machine.times",
+    },
     "--version": FACE,
     "plugins": {
         *FACE, "hookspecs", "catalog", "catalog.builtin", "catalog.discovery", "catalog.namesakes", "catalog.params",

@@ -56,6 +56,8 @@ class BirdJEPAParams:
     qk_norm: bool = param(False, help="LayerNorm of each head's queries and keys")
     swiglu: bool = param(False, help="SwiGLU in place of the MLP")
     layerscale: bool = param(False, help="a learnt factor for each dimension of what a block adds")
+    modality: Literal["audio", "image"] = param("audio", help="image: frames and mels are rows and columns of pixels")
+    channels: int = param(1, low=1, high=3, help="of an image, 1 (grey) or 3")
 
     def __post_init__(self) -> None:
         own = [n for n in ARCHITECTURE if getattr(self, n) != DEFAULTS[n]]
@@ -77,28 +79,33 @@ class BirdJEPAParams:
         return EncoderConfig(
             self.frames, self.mels, self.patch_h, self.patch_w, self.width, self.depth, self.heads, self.cls_tokens,
             self.registers, use_rope=self.rope, use_qk_norm=self.qk_norm, use_swiglu=self.swiglu,
-            use_layerscale=self.layerscale,
+            use_layerscale=self.layerscale, modality=self.modality, channels=self.channels,
         )  # fmt: skip
 
 
 ARCHITECTURE = (
     "frames", "mels", "patch_h", "patch_w", "width", "depth", "heads", "cls_tokens", "registers", "rope", "qk_norm",
-    "swiglu", "layerscale",
+    "swiglu", "layerscale", "modality", "channels",
 )  # fmt: skip
 DEFAULTS = {f.name: f.default for f in fields(BirdJEPAParams)}
 
 
 class BirdJEPA(Backbone):
-    """As many seconds as the encoder has frames of 10 ms, the shorter padded with the spectrogram's own minimum."""
+    """As many seconds as the encoder has frames of 10 ms, the shorter padded with the spectrogram's own minimum; or an
+    image, brought to the encoder's size with its pixels from -1 to 1. Which of the two, the encoder's config.json says.
+    """
 
     Params = BirdJEPAParams
     params: BirdJEPAParams
-    modalities = ("audio",)
+    modalities = ("audio", "image")
     sample_rate = RATE
 
     def __init__(self, params: BirdJEPAParams) -> None:
         super().__init__(params)
-        self.seconds = self.samples / RATE
+        if self._of_images:
+            self.modalities, self.sample_rate = ("image",), None
+        else:
+            self.modalities, self.seconds = ("audio",), self.samples / RATE
         self.prefix_tokens = self.config.n_cls_tokens
         self._named: dict[str, np.ndarray] = {}
         self._model: Any = None
@@ -108,6 +115,10 @@ class BirdJEPA(Backbone):
     @property
     def config(self) -> EncoderConfig:
         return self.params.config
+
+    @property
+    def _of_images(self) -> bool:
+        return self.config.modality == "image"
 
     @property
     def dim(self) -> int:
@@ -121,6 +132,9 @@ class BirdJEPA(Backbone):
 
     def layout(self, modality: Modality) -> Layout:
         config = self.config
+        if self._of_images:
+            pixels, crop = (config.input_h, config.input_w), f"all of it, as {config.input_h} x {config.input_w}"
+            return Layout(("row", "column"), config.grid, pixels, ("px", "px"), crop)
         size = (config.input_h * HOP / RATE, config.input_w)
         return Layout(
             ("time", "mel"), config.grid, size, ("s", "mel"), f"the first {self.samples / RATE:g} s, padded at the end"
@@ -128,8 +142,13 @@ class BirdJEPA(Backbone):
 
     def preprocess(
         self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]
-    ) -> Float32[np.ndarray, " clip"]:
-        """The waveform's beginning, zeros behind it where it is shorter; and last, how many samples are its own."""
+    ) -> Float32[np.ndarray, " clip"] | UInt8[np.ndarray, "H2 W2 C2"]:
+        """The waveform's beginning, zeros behind it where it is shorter; and last, how many samples are its own. Or an
+        image at the encoder's size and with its channels."""
+        if self._of_images:
+            if raw.ndim != 3:
+                raise BenchkitError("this birdjepa encoder takes images, not audio")
+            return sized(raw, self.config)
         if raw.ndim != 1:
             raise BenchkitError(f"birdjepa takes audio, not an image of {'x'.join(map(str, raw.shape))}")
         clip = np.zeros(self.samples + 1, np.float32)
@@ -204,8 +223,10 @@ class BirdJEPA(Backbone):
         return (patches * weight).sum(axis=1) / weight.sum(axis=1)
 
     def real_tokens(self, batch: np.ndarray, n_tokens: int) -> Bool[np.ndarray, "B T"]:
-        """Patches whose first frame begins within the clip."""
+        """Patches whose first frame begins within the clip; all of an image's."""
         config = self.config
+        if self._of_images:
+            return np.ones((len(batch), config.n_patches), bool)
         rows = np.clip(-(-batch[:, -1].astype(np.int64) // (HOP * config.patch_h)), 1, config.grid[0])[:, None]
         row_of = np.repeat(np.arange(config.grid[0]), config.grid[1])
         return row_of[None] < rows
@@ -214,7 +235,8 @@ class BirdJEPA(Backbone):
         return self._levels(batch).cpu().numpy()
 
     def _levels(self, batch: np.ndarray) -> Any:
-        """Spectrograms [B, input_h, input_w] on the device, each clip of its own length padded with its own minimum."""
+        """On the device: pixels, or spectrograms [B, input_h, input_w], each clip of its own length padded with its own
+        minimum."""
         import torch
 
         from benchkit import Fbank
@@ -223,6 +245,8 @@ class BirdJEPA(Backbone):
         if self._model is None:
             raise BenchkitError("BirdJEPA has no weights yet: call setup(device) first")
         config = self.config
+        if self._of_images:
+            return torch.from_numpy(pixel_levels(batch)).to(self._device)
         recipe = Recipe(Fbank(RATE, n_mels=config.input_w), config.input_h, mean=-7.2, std=4.43, pad=None)
         held = np.maximum(batch[:, -1].astype(np.int64), FRAME)
         batch = batch.astype(np.float32)
@@ -302,3 +326,21 @@ def _depth(name: str, blocks: int) -> int | None:
         block = int(name.split(".")[1])
         return block + 1 if block < blocks else None
     return blocks + 1 if name.startswith("norm.") else 0
+
+
+def sized(raw: UInt8[np.ndarray, "H W C"], config: EncoderConfig) -> UInt8[np.ndarray, "H2 W2 C2"]:
+    """At the encoder's size, each side on its own, by Pillow's bilinear filter; grey and colour by ITU-R 601-2."""
+    require("PIL", "benchkit-core[image]")
+    from PIL.Image import Resampling, fromarray
+
+    size = (config.input_w, config.input_h)
+    if raw.shape[2] == config.channels and raw.shape[:2] == size[::-1]:
+        return raw
+    image = fromarray(raw[:, :, 0] if raw.shape[2] == 1 else raw).convert("L" if config.channels == 1 else "RGB")
+    pixels = np.asarray(image.resize(size, Resampling.BILINEAR))
+    return np.array(pixels.reshape(config.input_h, config.input_w, config.channels))
+
+
+def pixel_levels(pixels: UInt8[np.ndarray, "B H W C"]) -> Float32[np.ndarray, "B H W C"]:
+    """From -1 to 1."""
+    return pixels.astype(np.float32) / np.float32(127.5) - np.float32(1)

@@ -15,7 +15,9 @@ PLACES = ("resid_pre", "norm1", "attn_out", "resid_mid", "norm2", "mlp_out", "re
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """A vision transformer over patches of a spectrogram, [input_h frames, input_w mel bins].
+    """A vision transformer over patches of a spectrogram, [input_h frames, input_w mel bins], or of an image.
+
+    modality: audio or image. channels: of each point, 1 or an image's 3, the last in a patch.
 
     use_rope: rotary positions of row and column in place of a learnt table. use_qk_norm: LayerNorm of each head's
     queries and keys, before the rotation. use_swiglu: w2(silu(w1 x) * w3 x), without biases, in place of an MLP of
@@ -38,12 +40,18 @@ class EncoderConfig:
     use_swiglu: bool = False
     use_layerscale: bool = False
     layerscale_init: float = 1e-4
+    channels: int = 1
+    modality: str = "audio"
 
     def __post_init__(self) -> None:
         """Raises ValueError where the numbers make no encoder."""
         for name in ("input_h", "input_w", "patch_h", "patch_w", "embed_dim", "depth", "n_heads", "n_cls_tokens"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be 1 or more")
+        if self.modality not in ("audio", "image"):
+            raise ValueError(f"modality={self.modality} is neither audio nor image")
+        if self.channels not in (1, 3) or (self.modality == "audio" and self.channels != 1):
+            raise ValueError(f"channels={self.channels} of {self.modality}: a spectrogram has 1, an image 1 or 3")
         if self.n_reg_tokens < 0:
             raise ValueError(f"n_reg_tokens={self.n_reg_tokens} must be 0 or more")
         for whole, part in (("input_h", "patch_h"), ("input_w", "patch_w"), ("embed_dim", "n_heads")):
@@ -62,6 +70,11 @@ class EncoderConfig:
         return self.grid[0] * self.grid[1]
 
     @property
+    def patch_dim(self) -> int:
+        """Numbers in a patch."""
+        return self.patch_h * self.patch_w * self.channels
+
+    @property
     def head_dim(self) -> int:
         return self.embed_dim // self.n_heads
 
@@ -74,7 +87,7 @@ class EncoderConfig:
         """Every parameter's shape under its published name; weights are [out, in]."""
         d, h = self.embed_dim, self.hidden
         found: dict[str, tuple[int, ...]] = {
-            "patch_embed.proj.weight": (d, self.patch_h * self.patch_w), "patch_embed.proj.bias": (d,),
+            "patch_embed.proj.weight": (d, self.patch_dim), "patch_embed.proj.bias": (d,),
             "cls_tokens": (1, self.n_cls_tokens, d), "norm.weight": (d,), "norm.bias": (d,),
         }  # fmt: skip
         if self.n_reg_tokens:
@@ -120,6 +133,14 @@ def read_config(folder: Path) -> EncoderConfig:
         raise BenchkitError(f"'{path}': {e}") from None
 
 
+def described(config: EncoderConfig) -> dict[str, Any]:
+    """The published fields, and of those that came later what differs from their default: a description, and the
+    fingerprint that is made of it, stay what they were."""
+    later = ("channels", "modality")
+    found = dataclasses.asdict(config)
+    return {n: v for n, v in found.items() if n not in later or v != getattr(EncoderConfig, n)}
+
+
 def write_config(config: EncoderConfig) -> str:
     """As config.json holds it."""
-    return json.dumps(dataclasses.asdict(config), indent=1) + "\n"
+    return json.dumps(described(config), indent=1) + "\n"

@@ -46,10 +46,11 @@ def unstacked(params: Params, config: EncoderConfig) -> dict[str, np.ndarray]:
 
 
 def patchify(x: Array, config: EncoderConfig) -> tuple[Array, Array]:
-    """Spectrograms [B, input_h, input_w], row by row of the grid: patches [B, T, patch_h * patch_w], and row and column
-    of each, [B, T, 2]."""
+    """Spectrograms [B, input_h, input_w] or images [B, input_h, input_w, channels], row by row of the grid: patches
+    [B, T, patch_h * patch_w * channels], and row and column of each, [B, T, 2]."""
     (rows, columns), (ph, pw) = config.grid, (config.patch_h, config.patch_w)
-    patches = x.reshape(len(x), rows, ph, columns, pw).transpose(0, 1, 3, 2, 4).reshape(len(x), rows * columns, ph * pw)
+    cut = x.reshape(len(x), rows, ph, columns, pw, config.channels).transpose(0, 1, 3, 2, 4, 5)
+    patches = cut.reshape(len(x), rows * columns, config.patch_dim)
     grid = jnp.stack(jnp.meshgrid(jnp.arange(rows), jnp.arange(columns), indexing="ij"), axis=-1).reshape(-1, 2)
     return patches, jnp.broadcast_to(grid, (len(x), *grid.shape))
 
@@ -66,7 +67,7 @@ def encode(
     tap: Tap | None = None,
     last: int | None = None,
 ) -> Encoded:
-    """Any subset of an example's patches, [B, T, patch_h * patch_w], with their rows and columns, [B, T, 2].
+    """Any subset of an example's patches, [B, T, patch_dim], with their rows and columns, [B, T, 2].
 
     scan: compile one block and repeat it. remat: what of a block is computed again on the way back: nothing, all but
     the matrix products, or everything. dtype: of matrix products and attention; norms, softmax's input and the residual

@@ -1,6 +1,5 @@
 """Parameters as named arrays: read, compared with what the configuration asks for, drawn anew, fingerprinted."""
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from benchkit import BenchkitError, fingerprint
-from benchkit_birdjepa.config import WEIGHTS, EncoderConfig
+from benchkit_birdjepa.config import WEIGHTS, EncoderConfig, described
 
 Named = dict[str, np.ndarray]
 """Float32 arrays under their published names, `blocks.0.attn.qkv.weight`."""
@@ -91,4 +90,4 @@ def digest(config: EncoderConfig, named: Mapping[str, Float32[np.ndarray, "..."]
         ]
         for name, x in sorted(named.items())
     ]
-    return fingerprint([dataclasses.asdict(config), tensors])
+    return fingerprint([described(config), tensors])

@@ -107,7 +107,7 @@ class Block(nn.Module):
 class PatchEmbed(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.proj = Linear(config.patch_h * config.patch_w, config.embed_dim)
+        self.proj = Linear(config.patch_dim, config.embed_dim)
 
 
 class Encoder(nn.Module):
@@ -157,11 +157,12 @@ class Encoder(nn.Module):
 
 
 def patchify(
-    x: Float[Tensor, "B frames mels"], config: EncoderConfig
+    x: Float[Tensor, "B frames mels"] | Float[Tensor, "B H W C"], config: EncoderConfig
 ) -> tuple[Float[Tensor, "B T K"], Int[Tensor, "B T 2"]]:
     """As encoder.patchify."""
     (rows, columns), (ph, pw) = config.grid, (config.patch_h, config.patch_w)
-    patches = x.reshape(len(x), rows, ph, columns, pw).transpose(2, 3).reshape(len(x), rows * columns, ph * pw)
+    cut = x.reshape(len(x), rows, ph, columns, pw, config.channels).transpose(2, 3)
+    patches = cut.reshape(len(x), rows * columns, config.patch_dim)
     grid = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).view(-1, 2).to(x.device)
     return patches, grid.expand(len(x), -1, -1)
 

@@ -29,6 +29,18 @@ class TestJax(BackboneSuite):
     spec = f"{SMALL},framework=jax"
 
 
+class TestImages(BackboneSuite):
+    spec = (
+        "birdjepa,init=random,modality=image,channels=3,frames=32,mels=32,patch_h=8,patch_w=8,width=32,depth=2,heads=2"
+    )
+
+
+class TestImagesInJax(BackboneSuite):
+    spec = (
+        "birdjepa,init=random,modality=image,frames=8,mels=8,patch_h=4,patch_w=4,width=32,depth=2,heads=2,framework=jax"
+    )
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     config = EncoderConfig(128, 32, 16, 16, 32, 2, 2, n_reg_tokens=1)

@@ -63,14 +63,15 @@ COLUMNS: Mapping[str, Mapping[str, Kind]] = {
     "sightings": {"owner": OWNER, "observer": TEXT, "heartbeat_at": TIME, "seen_s": REAL},
     "failures": {
         **CELL, "reason": TEXT, "error": TEXT, "log": TEXT, "options": OBJECT, "attempts": COUNT, "host": TEXT,
-        "slurm_job": TEXT.or_none(), "failed_at": TIME,
+        "slurm_job": TEXT.or_none(), "failed_at": TIME, "seq": COUNT, "digest": SHA256.or_none(),
     },
     "submissions": {
         "job": JOB, "owner": OWNER, "task": TEXT, "model": TEXT, "cells": COUNT, "folder": SUBMISSION, "state": TEXT,
-        "reason": TEXT.or_none(), "submitted_at": TIME, "updated_at": TIME,
+        "reason": TEXT.or_none(), "submitted_at": TIME, "updated_at": TIME, "seq": COUNT, "digest": SHA256.or_none(),
     },
     "conflicts": {
         "run_id": INTEGER, "other_id": INTEGER, "difference": TEXT, "source": TEXT, "found_at": TIME,
+        "digest": SHA256.or_none(),
     },
     "trainings": {
         "id": INTEGER, "uuid": UUID, "kind": TEXT, "task": TEXT, "model": TEXT, "point": TEXT, **_PRINTS,

@@ -4,7 +4,7 @@ import os
 import sqlite3
 import stat
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -294,21 +294,21 @@ def _prepare(store: Store, create: bool, made: bool) -> None:
         for number, script in enumerate(MIGRATIONS[done:], start=done + 1):
             for statement in statements(script):
                 store.execute(statement)
-            if number == FILLED and not new:
-                _fill(store)
+            if number in FILLED and not new:
+                _fill(store, FILLED[number])
             store.execute(f"PRAGMA user_version = {number}")
         store.execute(f"PRAGMA application_id = {APPLICATION_ID}")
 
 
-def _fill(store: Store) -> None:
+def _fill(store: Store, of: Sequence[str]) -> None:
     from benchkit.store.whole import fill
 
-    n = store.execute("SELECT count(*) FROM runs").fetchone()[0]
+    n = store.execute("SELECT count(*) FROM runs").fetchone()[0] if "runs" in of else 0
     if n > MANY:
         warnings.warn(
             f"registry '{store.path}': its {n:,} runs get checksums, once: about {n / 9000:.0f} s", stacklevel=2
         )
-    fill(store.db.connection())
+    fill(store.db.connection(), of)
 
 
 def _version(store: Store) -> int:

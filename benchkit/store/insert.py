@@ -9,7 +9,7 @@ from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Check, Environment, Report
 from benchkit.records.sealing import Sealed
 from benchkit.store.database import Store
-from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest, recomputed
+from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest, recomputed, row_digest
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
 _COMPUTING = f"""
@@ -148,19 +148,28 @@ def insert_failure(store: Store, failure: Failure) -> bool:
         store.execute(f"DELETE FROM claims WHERE {CELL} AND pid = 0 AND slurm_job = ?", (*cell, failure.slurm_job))
     if not computing and store.execute(f"SELECT 1 FROM runs WHERE current AND {CELL}", cell).fetchone():
         return False
-    known = store.execute(f"SELECT attempts, failed_at, host FROM failures WHERE {CELL}", cell).fetchone() or (
-        0,
-        "",
-        "",
-    )
-    if (failure.failed_at, failure.host) == known[1:]:
+    known = store.execute(f"SELECT attempts, failed_at, host FROM failures WHERE {CELL}", cell).fetchone()
+    attempts, *last = known or (0,)
+    if [failure.failed_at, failure.host] == last:
         return False  # the same one, of an inbox that could not be emptied
-    store.execute(
-        "INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*cell, failure.reason, failure.error, failure.log, _json(failure.options), known[0] + 1, failure.host,
-         failure.slurm_job, failure.failed_at),
+    insert_single(
+        store, "failures", *cell, failure.reason, failure.error, failure.log, _json(failure.options), attempts + 1,
+        failure.host, failure.slurm_job, failure.failed_at, next_seq(store),
     )  # fmt: skip
     return True
+
+
+def insert_single(store: Store, table: str, *row: Any) -> None:
+    """A row of a table whose rows keep a checksum of themselves alone, in the order of its columns."""
+    marks = ", ".join("?" * (len(row) + 1))
+    store.execute(f"INSERT OR REPLACE INTO {table} VALUES ({marks})", (*row, row_digest(table, row)))
+
+
+def next_seq(store: Store) -> int:
+    """The registry's own sequence of failures and of jobs: higher than that of any that is there. Clocks of hosts
+    differ."""
+    newest = " UNION ALL ".join(f"SELECT max(seq) AS n FROM {table}" for table in ("failures", "submissions"))
+    return int(store.execute(f"SELECT coalesce(max(n), 0) + 1 FROM ({newest})").fetchone()[0])
 
 
 def insert_training(store: Store, training: Training, sealed: str | None = None) -> bool:

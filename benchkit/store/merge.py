@@ -27,7 +27,7 @@ from benchkit.store.copies import copy_file
 from benchkit.store.database import Store
 from benchkit.store.foreign import opened
 from benchkit.store.ingest import waiting
-from benchkit.store.insert import CELL, insert_diagnosis, insert_report, insert_training
+from benchkit.store.insert import CELL, insert_diagnosis, insert_report, insert_single, insert_training
 from benchkit.store.reports import load_diagnosis, load_reports, load_training
 from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, Whole, recomputed
 
@@ -237,8 +237,7 @@ def _bring_runs(
             sealed = _hold(other, RUNS, run.other_id, report)
             made = insert_report(store, _ours(report), run.current, sealed=sealed)
             if run.own is not None and made is not None:
-                row = (run.own, made, run.difference, str(source.absolute()), now())
-                store.execute("INSERT INTO conflicts VALUES (?, ?, ?, ?, ?)", row)
+                insert_single(store, "conflicts", run.own, made, run.difference, str(source.absolute()), now())
                 merged.conflicts.append(f"{report.cell}, run {run.own}: {run.difference}")
             step.advance()
 

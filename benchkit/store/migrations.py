@@ -234,10 +234,31 @@ ALTER TABLE diagnoses ADD COLUMN sealed TEXT;
 ALTER TABLE diagnoses ADD COLUMN digest TEXT;
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+ALTER TABLE failures ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE failures ADD COLUMN digest TEXT;
+ALTER TABLE submissions ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE submissions ADD COLUMN digest TEXT;
+ALTER TABLE conflicts ADD COLUMN digest TEXT;
+CREATE TEMP TABLE numbered AS
+SELECT of_job, task, model, classifier, n_train, seed, job, row_number() OVER (ORDER BY at, of_job DESC) AS n FROM (
+    SELECT 0 AS of_job, task, model, classifier, n_train, seed, NULL AS job, failed_at AS at FROM failures
+    UNION ALL SELECT 1, NULL, NULL, NULL, NULL, NULL, job, submitted_at FROM submissions
+);
+UPDATE failures SET seq = n FROM numbered AS t WHERE NOT of_job AND t.task = failures.task AND t.model = failures.model
+    AND t.classifier = failures.classifier AND t.n_train = failures.n_train AND t.seed = failures.seed;
+UPDATE submissions SET seq = n FROM numbered AS t WHERE of_job AND t.job = submissions.job;
+DROP TABLE numbered;
+CREATE INDEX failures_seq ON failures (seq);
+CREATE INDEX submissions_seq ON submissions (seq);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
 VERSION = len(MIGRATIONS)
-FILLED = 3
-"""The step after which what is there gets its checksums (benchkit.store.whole)."""
+FILLED: dict[int, tuple[str, ...]] = {
+    3: ("runs", "trainings", "diagnoses"), 4: ("failures", "submissions", "conflicts"),
+}  # fmt: skip
+"""Steps after which what is there gets its checksums (benchkit.store.whole), and of which tables."""
 
 
 @cache

@@ -180,6 +180,8 @@ class Failure(Base):
     host = TextField()
     slurm_job = TextField(null=True)
     failed_at = TextField()
+    seq = IntegerField()
+    digest = TextField(null=True)
 
     class Meta:
         table_name = "failures"
@@ -197,6 +199,8 @@ class Submission(Base):
     reason = TextField(null=True)
     submitted_at = TextField()
     updated_at = TextField()
+    seq = IntegerField()
+    digest = TextField(null=True)
 
     class Meta:
         table_name = "submissions"
@@ -208,6 +212,7 @@ class Conflict(Base):
     difference = TextField()
     source = TextField()
     found_at = TextField()
+    digest = TextField(null=True)
 
     class Meta:
         table_name = "conflicts"

@@ -218,10 +218,10 @@ def load(store: Store, run: int) -> Stored:
         same_cell = " AND ".join(f"{column} = ?" for column in Cell._fields)
         ids = f"SELECT id FROM runs INDEXED BY runs_table WHERE {same_cell}"
         history = _run_rows(store, ids, list(report.cell))
-        conflicts = [
-            Conflict(b if run == a else a, run == a, *rest)
-            for a, b, *rest in _all(store, "SELECT * FROM conflicts WHERE run_id = ? OR other_id = ?", [run, run])
-        ]
+        names = ("run_id", "other_id", *Conflict._fields[2:])
+        conflicting = f"SELECT {', '.join(names)} FROM conflicts WHERE run_id = ? OR other_id = ?"
+        gate(store.path, "conflicts", names, found := _all(store, conflicting, [run, run]))
+        conflicts = [Conflict(b if run == a else a, run == a, *rest) for a, b, *rest in found]
         return Stored(run, bool(current), ingested_at, report, history, conflicts)
 
 
@@ -230,7 +230,8 @@ _RUN_KINDS = tuple(_KNOWN[name].or_none() if name == "marks" else _KNOWN[name] f
 
 
 class FailureRow(NamedTuple):
-    """A cell whose last attempt failed, as the table `failures` has it. options: of the job."""
+    """A cell whose last attempt failed, as the table `failures` has it. options: of the job. seq: the registry's own
+    number of it, by which the last one to come in is known."""
 
     task: str
     model: str
@@ -245,6 +246,7 @@ class FailureRow(NamedTuple):
     host: str
     slurm_job: str | None
     failed_at: str
+    seq: int
 
     @property
     def cell(self) -> Cell:
@@ -257,10 +259,11 @@ def of_cell(cell: Cell) -> Filters:
 
 
 def failures(store: Store, filters: Filters = Filters()) -> list[FailureRow]:
-    """The failed cells that match, the newest failure first."""
+    """The failed cells that match, the last to come in first, whatever the hosts' clocks said."""
     where, values = replace(filters, history=True).where()
     # The filters are conditions on `runs`; a failure has the same columns.
-    found = _all(store, f"SELECT * FROM failures AS runs WHERE {where} ORDER BY failed_at DESC, task, model", values)
+    names = ", ".join(FailureRow._fields)
+    found = _all(store, f"SELECT {names} FROM failures AS runs WHERE {where} ORDER BY seq DESC", values)
     gate(store.path, "failures", FailureRow._fields, found)
     return [FailureRow._make((*row[:8], json.loads(row[8]), *row[9:])) for row in found]
 

@@ -57,8 +57,8 @@ def forget_failures(store: Store, failures: Sequence[FailureRow]) -> int:
         return sum(
             store.execute(
                 "DELETE FROM failures WHERE task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
-                " AND failed_at = ?",
-                (*f.cell, f.failed_at),
+                " AND seq = ?",
+                (*f.cell, f.seq),
             ).rowcount
             for f in failures
         )

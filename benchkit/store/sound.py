@@ -9,7 +9,7 @@ from benchkit.progress import Progress
 from benchkit.records.gate import Refused
 from benchkit.store.columns import COLUMNS, gate
 from benchkit.store.database import Store
-from benchkit.store.whole import BATCH, RUNS, WHOLES, environment_digest, recomputed, tolerant
+from benchkit.store.whole import BATCH, RUNS, SINGLE, WHOLES, environment_digest, recomputed, singles, tolerant
 
 FEW = 20
 """Findings of one kind that get a line each."""
@@ -58,11 +58,32 @@ def whole(store: Store, progress: Progress) -> Iterator[Finding]:
         yield from few(lines, f"{kind.table} are not as they were taken in", way.format("RUN"))
         if without:
             yield Finding(f"{without:,} {kind.table} keep no checksum", "something else than benchkit has written here")
+    yield from _whole_singles(db)
     for names, rows in _batches(db, "environments"):
         for row in rows:
             environment = dict(zip(names, row, strict=True))
             if environment_digest(environment) != environment["digest"]:
                 yield Finding(f"environment {environment['id']} is not as it was taken in", "restore a backup")
+
+
+_ONE = {
+    "failures": "failure of {}, {}, {}, {}, seed {}", "submissions": "Slurm job {}",
+    "conflicts": "conflict of runs {} and {}",
+}  # fmt: skip
+
+
+def _whole_singles(db: sqlite3.Connection) -> Iterator[Finding]:
+    for table, one in _ONE.items():
+        way, without, changed = "restore a backup", 0, []
+        if table == "failures":
+            way = "`benchkit run --retry-failed` computes its cell again, `benchkit rm failed` forgets it"
+        for row, kept, now in singles(db, table):
+            without += kept is None
+            if kept is not None and kept != now:
+                changed.append(f"{one.format(*row[: SINGLE[table]])} is not as it was written")
+        yield from few((Finding(line, way) for line in changed), f"{table} are not as they were written", way)
+        if without:
+            yield Finding(f"{without:,} {table} keep no checksum", "something else than benchkit has written here")
 
 
 def rows_that_make_no_sense(store: Store) -> Iterator[Finding]:

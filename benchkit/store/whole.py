@@ -1,4 +1,5 @@
-"""Each row knows that it is whole: a run, a training, a diagnosis keep the checksum of all that is said of them.
+"""Each row knows that it is whole: a run, a training, a diagnosis keep the checksum of all that is said of them, and so
+do failures, jobs and conflicts, on which nothing hangs.
 
 It is computed from the rows as they are inserted, in one canonical form, and again by `benchkit check` from the rows as
 they are read: whatever byte of them changed, the two differ. What may change in a row's life (which run is
@@ -45,6 +46,8 @@ DIAGNOSES = Whole("diagnoses", _all_but("diagnoses", *_NOT), {
     "diagnosis_points": ("diagnosis_id", _all_but("diagnosis_points", "diagnosis_id"))
 })  # fmt: skip
 WHOLES = (RUNS, TRAININGS, DIAGNOSES)
+SINGLE: Mapping[str, int] = {"failures": 5, "submissions": 1, "conflicts": 2}
+"""Tables whose rows keep a checksum of themselves alone: how many of their columns, the first, are the key."""
 _KEYS: Mapping[str, Callable[[Row], Any]] = {
     "metrics": itemgetter(0), "class_metrics": itemgetter(0, 1), "checks": itemgetter(0), "artifacts": itemgetter(0),
     "training_metrics": itemgetter(0, 1), "diagnosis_points": itemgetter(0, 1),
@@ -64,6 +67,11 @@ def _digest(table: str, row: Sequence[Any], environment: str, hanging: Sequence[
 
 
 _compact = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def row_digest(table: str, row: Sequence[Any]) -> str:
+    """Of a row of SINGLE, whose values but for the checksum come in the order of COLUMNS."""
+    return _digest(table, row, "", ())
 
 
 def environment_digest(row: Mapping[str, Any]) -> str:
@@ -123,9 +131,31 @@ def tolerant(db: sqlite3.Connection) -> Iterator[None]:
         db.text_factory = str
 
 
-def fill(db: sqlite3.Connection) -> None:
-    """For a registry whose rows were written before they kept a checksum: that of what is there, in each."""
+def singles(db: sqlite3.Connection, table: str) -> Iterator[tuple[Row, str | None, str]]:
+    """Of each row of a table of SINGLE: its values, the checksum that it keeps, and what it should be."""
+    with tolerant(db):
+        found = db.execute(f"SELECT digest, {', '.join(_all_but(table, 'digest'))} FROM {table}")
+        for kept, *row in found:
+            yield tuple(row), kept, row_digest(table, row)
+
+
+def anew(db: sqlite3.Connection, table: str, where: str = "1", values: Row = ()) -> None:
+    """Gives rows of a table of SINGLE the checksum of what they say now."""
+    names, n = _all_but(table, "digest"), SINGLE[table]
+    rows = db.execute(f"SELECT {', '.join(names)} FROM {table} WHERE {where}", values).fetchall()
+    same = " AND ".join(f"{name} = ?" for name in names[:n])
+    db.executemany(f"UPDATE {table} SET digest = ? WHERE {same}", [(row_digest(table, row), *row[:n]) for row in rows])
+
+
+def fill(db: sqlite3.Connection, of: Sequence[str]) -> None:
+    """For a registry whose rows of these tables were written before they kept a checksum: that of what is there, in
+    each."""
+    for table in of:
+        if table in SINGLE:
+            anew(db, table)
     for whole in WHOLES:
+        if whole.table not in of:
+            continue
         after = -(2**63)
         while found := recomputed(db, whole, BATCH, after):
             db.executemany(f"UPDATE {whole.table} SET digest = ? WHERE id = ?", [(f.now, f.id) for f in found])

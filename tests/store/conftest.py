@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from benchkit.records.others import Failure
 from benchkit.records.report import Artifact, Cell, Metric, Report
 from benchkit.records.sealing import seal
 from benchkit.store import Store, open_store
+from benchkit.store.insert import insert, insert_single, next_seq
 from benchkit.store.opening import refresh
 
 Add = Callable[..., Report]
@@ -72,3 +74,19 @@ def contents() -> Contents:
             return found | {"files": files}
 
     return read
+
+
+@pytest.fixture
+def with_the_rest() -> Callable[[Path], None]:
+    """Puts a failure, a job that has ended and a conflict into a registry of two runs."""
+
+    def make(path: Path) -> None:
+        stamp = "2026-01-01T00:00:00.000000+00:00"
+        cell = Cell("digits", "pixels", "linear", -1, 7)
+        with open_store(path) as store, store.write():
+            insert(store, Failure("f" * 32, cell, "error", "no weights", "n1", stamp, "a log"))
+            job = ("7", f"{'0' * 32}-0", "digits", "pixels", 2, f"slurm/{'0' * 32}", "FAILED", "it was", stamp, stamp)
+            insert_single(store, "submissions", *job, next_seq(store))
+            insert_single(store, "conflicts", 1, 2, "top1 0.9 here, 0.8 there", "/b.sqlite", stamp)
+
+    return make

@@ -250,3 +250,24 @@ def test_a_run_is_removed_though_a_training_was_made_with_its_environment(path: 
         assert remove(store, [1, 2, 3, 4]).runs == 4
         assert environments(store) == 1
     assert found(path) == []
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "other", "says"),
+    [
+        ("failures", "error", "'it was the weather'", "failure of digits, pixels, linear, -1, seed 7 is not as it was"),
+        ("failures", "attempts", "attempts + 1", "failure of digits, pixels, linear, -1, seed 7 is not as it was"),
+        ("submissions", "state", "'COMPLETED'", "Slurm job 7 is not as it was"),
+        ("conflicts", "difference", "'none'", "conflict of runs 1 and 2 is not as it was"),
+        ("conflicts", "source", "'/home/somebody'", "conflict of runs 1 and 2 is not as it was"),
+    ],
+)
+def test_a_failure_a_job_and_a_conflict_know_that_they_are_whole(
+    path: Path, with_the_rest: Callable[[Path], None], table: str, column: str, other: str, says: str
+) -> None:
+    with_the_rest(path)
+    assert found(path) == []
+    tamper(path, f"UPDATE {table} SET {column} = {other}")
+    the(path, says)
+    tamper(path, f"UPDATE {table} SET digest = NULL")
+    the(path, f"1 {table} keep no checksum")

@@ -213,7 +213,8 @@ def test_a_submission_and_a_claim_that_lead_elsewhere_remove_nothing(mine: Path,
         stamp = "'2026-01-01T00:00:00.000000+00:00'"
         alter(
             mine,
-            f"INSERT INTO submissions VALUES ('7', '{TOKEN}-0', 't', 'm', 1, './../home', 'R', NULL, {stamp}, {stamp})",
+            f"INSERT INTO submissions VALUES ('7', '{TOKEN}-0', 't', 'm', 1, './../home', 'R', NULL, {stamp}, {stamp}, "
+            "1, NULL)",
             f"INSERT INTO claims VALUES ('t', 'm', 'c', 1, 0, '../../home/config', 'h', 1, 0, NULL, {stamp}, {stamp})",
         )
         (tmp_path / "home" / "config.lock").write_text("a lock")
@@ -223,6 +224,7 @@ def test_a_submission_and_a_claim_that_lead_elsewhere_remove_nothing(mine: Path,
             assert {f.what.partition(":")[0] for f in check(store, Silent())} == {
                 "a row of submissions",
                 "a row of claims",
+                "1 submissions keep no checksum",
             }
             assert fix(store) == ["2 rows removed that make no sense"]
             assert check(store, Silent()) == []
@@ -313,6 +315,9 @@ def test_looking_changes_nothing(mine: Path, cli: Any, make_report: Callable[...
                 for t in ("runs", "trainings", "diagnoses")
                 for c in ("sealed", "digest")
             ),
+            *(f"DROP INDEX {t}_seq" for t in ("failures", "submissions")),
+            *(f"ALTER TABLE {t} DROP COLUMN seq" for t in ("failures", "submissions")),
+            *(f"ALTER TABLE {t} DROP COLUMN digest" for t in ("failures", "submissions", "conflicts")),
             "PRAGMA user_version = 2",
         )
     before = contents(mine.parent)

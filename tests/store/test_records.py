@@ -1,6 +1,7 @@
 """Failures, trainings and diagnoses travel sealed, like reports, and are taken in exactly once."""
 
 import shutil
+import sqlite3
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,18 @@ from typing import Any
 
 import pytest
 
+from benchkit.dispatch.slurm.overview import overview
+from benchkit.progress import Silent
 from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import Sealed, seal, unseal
-from benchkit.store import open_store
+from benchkit.store import open_store, queries
+from benchkit.store.check import check
 from benchkit.store.claims import Owner, claim
+from benchkit.store.insert import insert_single, next_seq
+from benchkit.store.migrations import APPLICATION_ID, MIGRATIONS, VERSION, statements
 from benchkit.store.opening import refresh
+from benchkit.store.remove import forget_failures
 
 CELL = Cell("digits", "pixels", "linear", -1, 0)
 
@@ -98,3 +105,55 @@ def test_a_forced_computation_that_fails_is_kept_only_while_its_claim_stands(
         shutil.move(next((store.inbox / "later").iterdir()), store.inbox)
         refresh(store)
         assert store.execute("SELECT count(*) FROM failures").fetchone() == (0,), "its claim ended with the report"
+
+
+def test_the_last_failure_to_come_in_is_the_first_shown_whatever_the_clocks_of_hosts_say(tmp_path: Path) -> None:
+    with open_store(tmp_path / "r.sqlite") as store:
+        for seed, (host, when) in enumerate((("ahead", "2027"), ("right", "2026"), ("behind", "2025"))):
+            cell = CELL._replace(seed=seed)
+            seal(failure(f"{when}-01-01T00:00:00.000000+00:00", cell=cell, host=host), store.inbox)
+            refresh(store)
+        known = queries.failures(store)
+        assert [f.host for f in known] == ["behind", "right", "ahead"]
+        seal(failure("2024-01-01T00:00:00.000000+00:00", cell=CELL, host="ahead"), store.inbox)
+        refresh(store)
+        assert [f.host for f in queries.failures(store)] == ["ahead", "behind", "right"]
+        assert forget_failures(store, known) == 2, "the one that has failed anew since stays"
+
+
+def test_a_job_counts_its_own_failures_whatever_the_clock_of_its_node_says(tmp_path: Path) -> None:
+    """And none of an earlier job of that number, of a scheduler that was set up anew."""
+    stamp = "2026-01-01T00:00:00.000000+00:00"
+    with open_store(tmp_path / "r.sqlite") as store:
+        seal(failure("2027-01-01T00:00:00.000000+00:00", slurm_job="7"), store.inbox)
+        refresh(store)
+        job = ("7", f"{'0' * 32}-0", "digits", "pixels", 2, f"slurm/{'0' * 32}", "FAILED", None, stamp, stamp)
+        with store.write():
+            insert_single(store, "submissions", *job, next_seq(store))
+        assert [j.failed for j in overview(store, everything=True).jobs] == [0]
+        late = failure("2025-01-01T00:00:00.000000+00:00", slurm_job="7", cell=CELL._replace(seed=1))
+        seal(late, store.inbox)
+        refresh(store)
+        assert [j.failed for j in overview(store, everything=True).jobs] == [1]
+
+
+def test_what_was_there_before_the_sequence_is_numbered_by_its_times(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "r.sqlite") as db:
+        for script in MIGRATIONS[:3]:
+            for statement in statements(script):
+                db.execute(statement)
+        for seed, when in enumerate(("2026-01-03", "2026-01-01")):
+            row = ("t", "m", "c", -1, seed, "error", "e", "", "{}", 1, "h", "7", f"{when}T00:00:00.000000+00:00")
+            db.execute(f"INSERT INTO failures VALUES ({', '.join('?' * 13)})", row)
+        stamp = "2026-01-02T00:00:00.000000+00:00"
+        job = ("7", f"{'0' * 32}-0", "t", "m", 1, f"slurm/{'0' * 32}", "FAILED", None, stamp, stamp)
+        db.execute(f"INSERT INTO submissions VALUES ({', '.join('?' * 10)})", job)
+        db.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        db.execute("PRAGMA user_version = 3")
+    db.close()
+    with open_store(tmp_path / "r.sqlite") as store:
+        assert store.execute("PRAGMA user_version").fetchone() == (VERSION,)
+        assert store.execute("SELECT seed, seq FROM failures ORDER BY seq").fetchall() == [(1, 1), (0, 3)]
+        assert store.execute("SELECT seq FROM submissions").fetchall() == [(2,)]
+        assert [j.failed for j in overview(store, everything=True).jobs] == [1]
+        assert check(store, Silent()) == []

@@ -13,6 +13,7 @@ from benchkit.store.claims import alive, owners
 from benchkit.store.columns import held
 from benchkit.store.database import Store
 from benchkit.store.leases import sightings
+from benchkit.store.whole import anew
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,8 @@ def overview(store: Store, *, everything: bool = False, just_ended: Collection[s
     rows = store.execute(
         "SELECT job, state, task, model, cells, "
         "(SELECT count(*) FROM claims WHERE claims.owner = submissions.owner), "
-        "(SELECT count(*) FROM failures WHERE slurm_job = job AND failed_at >= submitted_at), "
-        "reason, updated_at, folder || '/' || job || '_0_log.out' FROM submissions ORDER BY submitted_at, job"
+        "(SELECT count(*) FROM failures WHERE slurm_job = job AND failures.seq > submissions.seq), "
+        "reason, updated_at, folder || '/' || job || '_0_log.out' FROM submissions ORDER BY submissions.seq"
     )
     listed = rows.fetchall()
     held(store.path, _KINDS, listed)
@@ -101,4 +102,5 @@ def drop_job(store: Store, number: str) -> int:
                 "UPDATE submissions SET state = ?, reason = 'dropped', updated_at = ? WHERE owner = ?",
                 (GONE, now(), owner),
             )
+            anew(store.db.connection(), "submissions", "owner = ?", (owner,))
         return int(store.execute("DELETE FROM claims WHERE owner = ?", (owner,)).rowcount)

@@ -27,6 +27,7 @@ from benchkit.store.columns import gate
 from benchkit.store.database import Store
 from benchkit.store.insert import insert_failure
 from benchkit.store.opening import refresh
+from benchkit.store.whole import anew
 
 GONE = "GONE"
 """Our own word for a job that the scheduler does not know (any more)."""
@@ -93,7 +94,7 @@ def open_jobs(store: Store) -> list[Open]:
     rows = store.execute(
         "SELECT job, owner, folder, state, reason, updated_at, "
         "(SELECT count(*) FROM claims WHERE claims.owner = submissions.owner) AS n FROM submissions "
-        f"WHERE n OR state NOT IN ({', '.join('?' * (len(ENDED) + 1))}) ORDER BY submitted_at, job",
+        f"WHERE n OR state NOT IN ({', '.join('?' * (len(ENDED) + 1))}) ORDER BY seq",
         (*sorted(ENDED), GONE),
     )
     found = rows.fetchall()
@@ -150,6 +151,7 @@ def _settle(store: Store, job: Open, seen: Seen, grace_s: float) -> bool:
                 "UPDATE submissions SET state = ?, reason = ?, updated_at = ? WHERE job = ? AND owner = ?",
                 (seen.state, reason, now(), job.number, job.owner),
             )
+            anew(store.db.connection(), "submissions", "job = ?", (job.number,))
         if over:
             if not free:
                 cells = _left(store, job)

@@ -25,7 +25,7 @@ from benchkit.progress import Progress
 from benchkit.records.report import Cell
 from benchkit.store.claims import Owner, claim, release
 from benchkit.store.database import Store
-from benchkit.store.insert import CELL
+from benchkit.store.insert import CELL, insert_single, next_seq
 
 
 @dataclass(frozen=True)
@@ -121,10 +121,8 @@ def _record(store: Store, submitted: Sequence[Submitted], folder: str, owner: Ow
             # a scheduler that was set up anew gives numbers again: whatever had this one is gone
             earlier = "SELECT owner FROM submissions WHERE job = ?"
             store.execute(f"DELETE FROM claims WHERE owner IN ({earlier})", (job.number,))
-            store.execute(
-                "INSERT OR REPLACE INTO submissions VALUES (?, ?, ?, ?, ?, ?, 'PENDING', NULL, ?, ?)",
-                (job.number, job.owner, task, model, len(job.cells), folder, stamp, stamp),
-            )
+            what = (job.number, job.owner, task, model, len(job.cells), folder)
+            insert_single(store, "submissions", *what, "PENDING", None, stamp, stamp, next_seq(store))
             store.many(
                 f"UPDATE claims SET owner = ?, slurm_job = ?, pid = 0, process_started = 0 WHERE {CELL} AND owner = ?",
                 [(job.owner, job.number, *cell, owner.token) for cell in job.cells],

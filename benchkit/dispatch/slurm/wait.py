@@ -17,6 +17,7 @@ from benchkit.records.report import Cell
 from benchkit.store.database import Store
 from benchkit.store.insert import CELL
 from benchkit.store.opening import refresh
+from benchkit.store.whole import anew
 
 LOOK = 1.0
 """Seconds between two looks into the inbox."""
@@ -101,7 +102,9 @@ def call_off(store: Store, jobs: Sequence[Submitted]) -> str:
     """Cancels the jobs and frees their cells once they have ended; what was done, in one line."""
     with store.write():
         still = "UPDATE submissions SET reason = ? WHERE owner = ? AND owner IN (SELECT owner FROM claims)"
-        store.many(still, [(INTERRUPTED, job.owner) for job in jobs])
+        for job in jobs:
+            if store.execute(still, (INTERRUPTED, job.owner)).rowcount:
+                anew(store.db.connection(), "submissions", "owner = ?", (job.owner,))
     names = {job.name for job in jobs}
     try:
         for name in sorted(names):

@@ -31,7 +31,7 @@ def queued(tmp_path: Path) -> Path:
         with store.write():
             store.execute(
                 f"INSERT INTO submissions VALUES ('7', '{TOKEN}-0', 'digits', 'pixels', 2, 'slurm/{TOKEN}', 'PENDING', "
-                "NULL, '2026-01-01T00:00:00.000000+00:00', '2026-01-01T00:00:00.000000+00:00')"
+                "NULL, '2026-01-01T00:00:00.000000+00:00', '2026-01-01T00:00:00.000000+00:00', 1, NULL)"
             )
     return db
 

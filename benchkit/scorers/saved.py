@@ -38,16 +38,19 @@ def read_record(path: Path, kind: str) -> dict[str, Any]:
 
     try:
         with safe_open(path, framework="numpy") as f:
-            record: dict[str, Any] = json.loads((f.metadata() or {})[KEY])
+            record: Any = json.loads((f.metadata() or {})[KEY])
     except OSError as e:
         raise StoreError(f"cannot read '{path}': {e.strerror or e}") from e
-    except (SafetensorError, KeyError, ValueError) as e:
+    except (SafetensorError, KeyError, ValueError, RecursionError) as e:
         raise StoreError(f"'{path}' is no file of benchkit's, or damaged: {e}") from e
+    if not isinstance(record, dict):
+        raise StoreError(f"'{path}' is no file of benchkit's, or damaged: its record is no table")
     if record.get("format") != FORMAT or record.get("kind") != kind:
         raise StoreError(
             f"'{path}' holds a {record.get('kind')} of format {record.get('format')}, not a {kind} of {FORMAT}"
         )
-    return record
+    found: dict[str, Any] = record
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, np.ndarray]:

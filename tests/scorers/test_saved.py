@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from benchkit.activations.fitting import fit
 from benchkit.activations.moments import Moments
@@ -20,6 +21,7 @@ from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, FitError, PluginError, SpecError, StoreError
 from benchkit.hookspecs import Entry
 from benchkit.interfaces import Scorer
+from benchkit.scorers.saved import read_record
 
 
 @pytest.fixture(scope="session")
@@ -204,3 +206,19 @@ def test_what_cannot_be_saved_of_a_scorer_is_named(recorded: Path, tmp_path: Pat
     with pytest.raises(PluginError, match=words):
         fit(f"mean,habit={habit}", recorded, tmp_path / "mean.safetensors", point="tokens")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ('{"format": 1, "kind": "sae"}', "holds a sae of format 1, not a scorer of 1"),
+        ('{"format": 0, "kind": "scorer"}', "holds a scorer of format 0, not a scorer of 1"),
+        ("[1]", "its record is no table"),
+        ("[" * 100_000, "no file of benchkit's, or damaged"),
+    ],
+)
+def test_what_holds_another_thing_is_refused_by_name(record: str, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"w": np.zeros(2, np.float32)}, path, {"benchkit": record})
+    with pytest.raises(StoreError, match=said):
+        read_record(path, "scorer")

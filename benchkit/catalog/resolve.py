@@ -21,3 +21,14 @@ def resolve(kind: Kind, text: str, catalog: Catalog | None = None) -> Spec:
     params = parse_params(kind, raw, cls.Params)
     dist = f"{provided.plugin.dist} {provided.plugin.version}"
     return Spec(kind, raw.name, dist, cls, params, prefix(provided.plugin.dist) if provided.ambiguous else None)
+
+
+def resolve_probe(text: str, catalog: Catalog | None = None) -> Spec:
+    """A classifier, or for trait tasks a scorer: both stand in the same place of a cell. Raises as `resolve`."""
+    catalog = catalog or discover()
+    try:
+        return resolve("classifier", text, catalog)
+    except SpecError:
+        if RawSpec.parse(text).name not in {p.name for p in catalog.provided("scorer")}:
+            raise
+        return resolve("scorer", text, catalog)

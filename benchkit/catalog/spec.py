@@ -37,7 +37,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _DIST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 _ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
-_FINGERPRINT = re.compile(r"fp-[0-9a-f]{16}")
+FINGERPRINT = re.compile(r"fp-[0-9a-f]{16}")
 _SHOWN = 120
 """Characters of a wrong spec that an error message repeats."""
 
@@ -266,7 +266,7 @@ def _located(text: str) -> str:
     """A place from any working directory: its absolute path where it is local, else what the user wrote."""
     if (path := local_path(text)) is not None:
         return str(path.absolute())
-    if _FINGERPRINT.fullmatch(text):
+    if FINGERPRINT.fullmatch(text):
         raise ValueError(f"is '{text}', the fingerprint of a file or folder: give its path")
     return text
 

@@ -28,10 +28,10 @@ def register(app: typer.Typer) -> None:
 def compare(
     runs: Annotated[list[str] | None, typer.Argument(help="Two runs, as `benchkit show` takes them.")] = None,
     model: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="A model; twice: the first against the second.")
+        list[str] | None, typer.Option(metavar="SPEC", help="A model; twice: the first against the second.")
     ] = None,
     classifier: Annotated[
-        list[str] | None, typer.Option(metavar="GLOB", help="A classifier; twice: the first against the second.")
+        list[str] | None, typer.Option(metavar="SPEC", help="A classifier; twice: the first against the second.")
     ] = None,
     n_train: Annotated[
         list[int] | None, typer.Option(metavar="INT", help="A training size; twice: the first against the second.")
@@ -53,10 +53,10 @@ def compare(
     """
     from benchkit.errors import BenchkitError
     from benchkit.progress import for_stream
+    from benchkit.reading.asked import asked
     from benchkit.reading.compare import paired, pairs
     from benchkit.reading.results import Results
     from benchkit.store import queries
-    from benchkit.store.queries import Filters
 
     if runs and (len(runs) != 2 or model or classifier or n_train or task or seed):
         raise BenchkitError("give two runs and no filters, as in `benchkit compare 12 15`, or filters alone")
@@ -69,14 +69,7 @@ def compare(
             if found[0][0].task != found[0][1].task:
                 raise BenchkitError(f"runs {numbers[0]} and {numbers[1]} are of two tasks, so they cannot be compared")
         else:
-            filters = Filters(
-                tuple(task or ()),
-                tuple(model or ()),
-                tuple(classifier or ()),
-                tuple(n_train or ()),
-                tuple(seed or ()),
-            )
-            made = pairs(results.store, filters)
+            made = pairs(results.store, asked(task, model, classifier, n_train, seed))
             found = list(made.found)
             for one in made.lonely:
                 say(f"run {one.run} ({', '.join(map(str, one[2:7]))}) has no partner", sys.stderr)

@@ -16,11 +16,14 @@ if TYPE_CHECKING:
 
 Db = Annotated[Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")]
 Task = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Only this task, or a pattern like 'esc50*'. Repeatable.")
+    list[str] | None,
+    typer.Option(metavar="SPEC", help="Only this task: a spec, a bare name or a pattern like 'esc50*'. Repeatable."),
 ]
-Model = Annotated[list[str] | None, typer.Option(metavar="GLOB", help="Only this model, or a pattern. Repeatable.")]
+Model = Annotated[
+    list[str] | None, typer.Option(metavar="SPEC", help="Only this model, likewise; a bare name is all its variants.")
+]
 Classifier = Annotated[
-    list[str] | None, typer.Option(metavar="GLOB", help="Only this classifier or scorer, or a pattern. Repeatable.")
+    list[str] | None, typer.Option(metavar="SPEC", help="Only this classifier or scorer, likewise. Repeatable.")
 ]
 NTrain = Annotated[
     list[int] | None, typer.Option(metavar="INT", help="Only this training size; -1 is all. Repeatable.")
@@ -332,16 +335,9 @@ def _filters(
     seed: list[int] | None,
     history: bool = False,
 ) -> "Filters":
-    from benchkit.store.queries import Filters
+    from benchkit.reading.asked import asked
 
-    return Filters(
-        task=tuple(task or ()),
-        model=tuple(model or ()),
-        classifier=tuple(classifier or ()),
-        n_train=tuple(n_train or ()),
-        seed=tuple(seed or ()),
-        history=history,
-    )
+    return asked(task, model, classifier, n_train, seed, history=history)
 
 
 def _listed(names: str | None) -> list[str] | None:

@@ -8,13 +8,14 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from benchkit.catalog.discovery import Catalog, discover
-from benchkit.catalog.resolve import resolve
-from benchkit.catalog.spec import RawSpec, Spec
-from benchkit.errors import OF_ITSELF, BenchkitError, SpecError, did_you_mean
+from benchkit.catalog.resolve import resolve, resolve_probe
+from benchkit.catalog.spec import Spec
+from benchkit.errors import OF_ITSELF, BenchkitError, did_you_mean
 from benchkit.interfaces import Backbone, Modality
 from benchkit.machine.config import read_toml
 from benchkit.machine.garbage import no_collecting
@@ -204,18 +205,10 @@ class _Resolver:
 
     def __call__(self, kind: Literal["task", "model", "classifier"], text: str) -> tuple[str, Spec]:
         if (kind, text) not in self.known:
-            spec = self._probe(text) if kind == "classifier" else resolve(kind, text, self.catalog)
+            find = resolve_probe if kind == "classifier" else partial(resolve, kind)
+            spec = find(text, self.catalog)
             self.known[kind, text] = (spec.canonical, spec)
         return self.known[kind, text]
-
-    def _probe(self, text: str) -> Spec:
-        """A classifier, or for trait tasks a scorer: both stand in the same place of a cell."""
-        try:
-            return resolve("classifier", text, self.catalog)
-        except SpecError:
-            if RawSpec.parse(text).name not in {p.name for p in self.catalog.provided("scorer")}:
-                raise
-            return resolve("scorer", text, self.catalog)
 
 
 def modality_of(task: Spec) -> Modality:

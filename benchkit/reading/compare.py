@@ -4,6 +4,7 @@ pairs(store, filters)                  the runs of the registry that differ in o
 paired(results, 12, 15, metric="cmap")  one pair: a Difference, from the stored predictions
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from benchkit.errors import BenchkitError, StoreError
 from benchkit.interfaces import Problem, TaskKind
 from benchkit.metrics import Difference, paired_difference
 from benchkit.progress import Progress
+from benchkit.reading.asked import narrow
 from benchkit.store import queries
 from benchkit.store.queries import Filters, RunRow
 
@@ -40,7 +42,7 @@ def pairs(store: "Store", filters: Filters) -> Pairs:
     Raises BenchkitError where no column or several have two, where a pattern matches several values, and where either
     side matches nothing.
     """
-    two = [column for column in SIDES if len(getattr(filters, column)) == 2]
+    two = [column for column in SIDES if len(_words(filters, column)) == 2]
     if len(two) != 1:
         raise BenchkitError(
             "name what is compared: two runs, as in `benchkit compare 12 15`, or one of --model, --classifier, "
@@ -48,20 +50,31 @@ def pairs(store: "Store", filters: Filters) -> Pairs:
         )
     (side,) = two
     rest = [column for column in (*queries.NAMES, *queries.NUMBERS) if column != side]
-    sides = [_side(store, filters, side, value, rest) for value in getattr(filters, side)]
+    sides = [_side(store, filters, side, value, rest) for value in _words(filters, side)]
     a, b = sides
     found = tuple((a[key], b[key]) for key in sorted(a) if key in b)
     return Pairs(side, found, tuple(one[key] for one in (a, b) for key in sorted(one) if not (key in a and key in b)))
+
+
+def _words(filters: Filters, column: str) -> tuple[Any, ...]:
+    """What a user gave for one column."""
+    return tuple(w.text for w in filters.words if w.column == column) or getattr(filters, column)
+
+
+def _unversioned(name: str | int) -> str | int:
+    return re.sub(r"@\d+", "", name, count=1) if isinstance(name, str) else name
 
 
 def _side(
     store: "Store", filters: Filters, side: str, value: str | int, rest: Sequence[str]
 ) -> dict[tuple[str | int, ...], RunRow]:
     """The runs with this value, by the columns in which the two sides agree."""
-    narrowing: dict[str, Any] = {side: (value,)}
-    narrowed = replace(filters, **narrowing)
+    narrowed = narrow(filters, side, (value,)) if isinstance(value, str) else replace(filters, n_train=(value,))
     by_key: dict[tuple[str | int, ...], RunRow] = {}
-    for run in queries.recent(store, narrowed):
+    found = queries.recent(store, narrowed)
+    if exact := [run for run in found if _unversioned(getattr(run, side)) == value]:
+        found = exact  # a bare name has variants, and one of them is called just so
+    for run in found:
         other = by_key.setdefault(tuple(getattr(run, column) for column in rest), run)
         if other is not run:
             raise BenchkitError(

@@ -19,18 +19,17 @@ from jaxtyping import Float32, Int32
 from benchkit.errors import BenchkitError, StoreError, did_you_mean, require
 from benchkit.interfaces import Labels
 from benchkit.machine.files import read
+from benchkit.reading.asked import asked
 from benchkit.reading.pages import refuse_bomb
 from benchkit.reading.pivot import Pivot, entries, pivot
 from benchkit.records.report import Report
 from benchkit.store import Store, look, queries
-from benchkit.store.queries import Filters
 from benchkit.store.reports import load_reports
 
 if TYPE_CHECKING:
     import pandas
 
 Names = str | Sequence[str]
-Numbers = int | Sequence[int]
 _TIMES = ("started_at", "finished_at", "ingested_at")
 _REALS = ("value", "low", "high", "chance")
 
@@ -68,8 +67,8 @@ class Predictions:
 class Results:
     """An open registry. Raises StoreError where there is none, or it cannot be read.
 
-    The same filters go everywhere: task, model and classifier take one or more canonical names or glob patterns,
-    n_train and seed one or more numbers (n_train -1 is all).
+    The same filters go everywhere: task, model and classifier take one or more specs, bare names or patterns
+    (benchkit.reading.asked), n_train and seed one or more numbers (n_train -1 is all).
     """
 
     def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:
@@ -92,13 +91,13 @@ class Results:
 
     def results(self, **filters: Any) -> "pandas.DataFrame":
         """The view `results`: one row a cell, with its primary metric and where it comes from."""
-        where, values = _filters(**filters).where()
+        where, values = asked(**filters).where()
         ids = f"SELECT id FROM runs WHERE {where}"
         return self._frame(f"SELECT * FROM results WHERE run IN ({ids}) ORDER BY run", values)
 
     def runs(self, **filters: Any) -> "pandas.DataFrame":
         """The table `runs`, superseded ones (`current` is 0) too."""
-        where, values = _filters(**{"history": True} | filters).where()
+        where, values = asked(**{"history": True} | filters).where()
         return self._frame(f"SELECT * FROM runs WHERE {where} ORDER BY id", values)
 
     def metrics(self, **filters: Any) -> "pandas.DataFrame":
@@ -146,7 +145,7 @@ class Results:
     ) -> Pivot:
         """The same as records, for benchkit.reading.rendering.render."""
         down, across = (None if n is None else _names(n) for n in (rows, columns))
-        found = entries(self._store, _filters(**filters), _names(metric), down, across)
+        found = entries(self._store, asked(**filters), _names(metric), down, across)
         if not found and (unknown := set(_names(metric)) - set(known := queries.metric_names(self._store))):
             wrong = min(unknown)
             raise BenchkitError(f"no run has the metric '{wrong}'{did_you_mean(wrong, known)} ({', '.join(known)})")
@@ -182,7 +181,7 @@ class Results:
             return _pandas().DataFrame.from_records(list(answer.rows), columns=list(answer.columns), coerce_float=True)
 
     def _of_runs(self, table: str, columns: str, filters: dict[str, Any]) -> "pandas.DataFrame":
-        where, values = _filters(**filters).where()
+        where, values = asked(**filters).where()
         return self._frame(
             f"SELECT run_id AS run, task, model, classifier, runs.n_train, seed, {columns} "
             f"FROM runs JOIN {table} ON run_id = runs.id WHERE {where} ORDER BY runs.id",
@@ -265,23 +264,8 @@ def _texts(table: Any, name: str) -> list[str]:
     return [names[i] for i in found.indices.to_pylist()]
 
 
-def _filters(
-    task: Names | None = None,
-    model: Names | None = None,
-    classifier: Names | None = None,
-    n_train: Numbers | None = None,
-    seed: Numbers | None = None,
-    history: bool = False,
-) -> Filters:
-    return Filters(_names(task), _names(model), _names(classifier), _numbers(n_train), _numbers(seed), history)
-
-
 def _names(given: Names | None) -> tuple[str, ...]:
     return (given,) if isinstance(given, str) else tuple(given or ())
-
-
-def _numbers(given: Numbers | None) -> tuple[int, ...]:
-    return (given,) if isinstance(given, int) else tuple(given if given is not None else ())
 
 
 def _index(keys: Sequence[tuple[Any, ...]], names: Sequence[str]) -> Any:

@@ -6,7 +6,6 @@ are answered from it alone, without touching the wide rows.
 
 import json
 import math
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -26,13 +25,22 @@ SHORTEST_UUID = 4
 """Characters that the beginning of a uuid must have to name a run."""
 
 
+class Word(NamedTuple):
+    """What a user wrote for a column of names (benchkit.reading.asked), the canonical strings and patterns that it
+    stands for, and where it is no spec that resolves here, why."""
+
+    column: str
+    text: str
+    patterns: tuple[str, ...]
+    why: str = ""
+
+
 @dataclass(frozen=True)
 class Filters:
     """Which runs: those that match one of the values in every column that has any.
 
-    task, model, classifier: canonical strings, or glob patterns (`bird-mae*`, `digit?`) over them. One that names no
-    version is of every version (`linear` and `linear@2`); `linear@1` is of the first alone.
-    history: superseded reports too, not only each cell's current one.
+    task, model, classifier: canonical strings, or glob patterns (`bird-mae*`, `digit?`) over them.
+    history: superseded reports too, not only each cell's current one. words: what a user wrote, to say it again.
     """
 
     task: tuple[str, ...] = ()
@@ -41,6 +49,7 @@ class Filters:
     n_train: tuple[int, ...] = ()
     seed: tuple[int, ...] = ()
     history: bool = False
+    words: tuple[Word, ...] = field(default=(), compare=False)
 
     @property
     def narrow(self) -> bool:
@@ -52,9 +61,8 @@ class Filters:
         clauses: list[str] = ["1"] if self.history else ["current"]
         values: list[Any] = []
         for column in NAMES:
-            if patterns := getattr(self, column):
-                wanted = [w for p in patterns for w in _versions(p)]
-                tests = (f"runs.{column} {'GLOB' if _is_glob(w) else '='} ?" for w in wanted)
+            if wanted := getattr(self, column):
+                tests = (f"runs.{column} {'GLOB' if is_glob(w) else '='} ?" for w in wanted)
                 clauses.append(f"({' OR '.join(tests)})")
                 values += wanted
         for column in NUMBERS:
@@ -64,18 +72,8 @@ class Filters:
         return " AND ".join(clauses), values
 
 
-def _is_glob(pattern: str) -> bool:
+def is_glob(pattern: str) -> bool:
     return any(c in pattern for c in "*?[")
-
-
-def _versions(pattern: str) -> list[str]:
-    """The pattern as it is, and for one that names no version those of the later versions of the same thing."""
-    name, rest = re.match(r"([^:,]*)(.*)", pattern, re.DOTALL).groups()  # type: ignore[union-attr]
-    if name.endswith("@1"):
-        return [name.removesuffix("@1") + rest]
-    if "@" in name or not name or _is_glob(pattern):
-        return [pattern]
-    return [pattern, f"{name}@[0-9]{rest}", f"{name}@[0-9][0-9]{rest}"]
 
 
 # ------------------------------------------------------------------------------------------------------------------- ls
@@ -145,13 +143,18 @@ def nothing_matches(store: Store, filters: Filters) -> str:
         return f"registry '{store.path}' has no runs yet: `benchkit run` adds some"
     for column in NAMES:
         known = [r[0] for r in _all(store, f"SELECT DISTINCT {column} FROM runs INDEXED BY runs_table")]
-        for pattern in getattr(filters, column):
-            where, values = Filters(**{column: (pattern,)}, history=True).where()
+        bare = {name.partition(",")[0].partition(":")[0] for name in known}
+        words = [w for w in filters.words if w.column == column]
+        for word in words or [Word(column, p, (p,)) for p in getattr(filters, column)]:
+            given: dict[str, Any] = {column: word.patterns}
+            where, values = Filters(**given, history=True).where()
             if _all(store, f"SELECT 1 FROM runs INDEXED BY runs_table WHERE {where} LIMIT 1", values):
                 continue
-            if not _is_glob(pattern) and any(k.startswith(pattern) for k in known):
-                return f"no run has {column} '{pattern}'; '{pattern}*' matches some"
-            return f"no run has {column} '{pattern}'{did_you_mean(pattern, known)}"
+            named = f"no run has {column} '{word.text}'"
+            if not is_glob(word.text) and any(k.startswith(word.text) for k in known):
+                return f"{named}; '{word.text}*' matches some"
+            why = f" ({word.why})" if word.why else ""
+            return f"{named}{did_you_mean(word.text, [*known, *bare])}{why}"
     return "no run matches all of these filters together"
 
 

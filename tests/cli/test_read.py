@@ -81,7 +81,7 @@ def test_ls_of_nothing_says_why_and_suggests(cli, registry: Path, tmp_path: Path
         return ran.err
 
     assert said("--task", "digist") == "no run has task 'digist'; did you mean 'digits'?\n"
-    assert said("--model", "bird-mae") == "no run has model 'bird-mae'; 'bird-mae*' matches some\n"
+    assert said("--model", "bird-mea") == "no run has model 'bird-mea'; did you mean 'bird-mae'?\n"
     assert said("--task", "hsn", "--n-train", 5) == "no run matches all of these filters together\n"
     open_store(tmp_path / "empty.sqlite").close()
     assert "has no runs yet" in cli("ls", "--db", tmp_path / "empty.sqlite").err

@@ -21,6 +21,10 @@ _NAMES = {
         "StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
+    "benchkit.machine.files": (
+        "atomic_file=writing make_folder move_file=move point_link=point remove_file=remove remove_folder=remove_tree "
+        "scratch_folder=scratch"
+    ),
     "benchkit.machine.names": "on_disk",
     "benchkit.machine.version": "__version__",
     "benchkit.media.channels": "Channel",
@@ -81,6 +85,13 @@ if TYPE_CHECKING:
         Weights,
     )
     from benchkit.machine.cpus import available as available_cpus
+    from benchkit.machine.files import make_folder
+    from benchkit.machine.files import move as move_file
+    from benchkit.machine.files import point as point_link
+    from benchkit.machine.files import remove as remove_file
+    from benchkit.machine.files import remove_tree as remove_folder
+    from benchkit.machine.files import scratch as scratch_folder
+    from benchkit.machine.files import writing as atomic_file
     from benchkit.machine.names import on_disk
     from benchkit.machine.version import __version__
     from benchkit.media.channels import Channel
@@ -143,6 +154,7 @@ __all__ = [
     "WeightRole",
     "Weights",
     "__version__",
+    "atomic_file",
     "available_cpus",
     "cache_dir",
     "copy_from_hub",
@@ -156,15 +168,21 @@ __all__ = [
     "hookimpl",
     "local_path",
     "log_mel",
+    "make_folder",
     "mel_filterbank",
+    "move_file",
     "on_disk",
     "open",
     "param",
+    "point_link",
     "reach_hub",
     "read_manifest",
+    "remove_file",
+    "remove_folder",
     "require",
     "resolve",
     "run",
+    "scratch_folder",
 ]  # fmt: skip
 
 

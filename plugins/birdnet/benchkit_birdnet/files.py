@@ -6,18 +6,31 @@ the same at once do not meet, and one that is killed leaves nothing that looks l
 """
 
 import hashlib
-import os
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchkit import BenchkitError, OfflineError, RemoteError, cache_dir, require
+from benchkit import (
+    BenchkitError,
+    OfflineError,
+    RemoteError,
+    atomic_file,
+    cache_dir,
+    make_folder,
+    move_file,
+    remove_file,
+    remove_folder,
+    require,
+    scratch_folder,
+)
 from benchkit import reach_hub as reach
+
+UNPACKED = 8 << 30
+"""Bytes that a model may have: no archive is unpacked to more."""
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,9 @@ def locate(release: Release) -> Path:
         if release.whole(path):
             return path
     try:
-        cached.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=cached.parent, prefix=f".{release.name}.") as folder:
-            _publish(release, _download(release, Path(folder)), cached)
+        make_folder(cached.parent)
+        with scratch_folder(cached.parent, f".{release.name}.") as (folder, _):
+            _publish(release, _download(release, folder), cached)
     except OSError as e:
         raise RemoteError(f"cannot write '{cached}': {e.strerror or e}") from e
     return cached
@@ -108,23 +121,30 @@ def _download(release: Release, folder: Path) -> Path:
 
 
 def _unpack(archive: Path, member: str | None, folder: Path) -> Path:
+    """Raises ValueError where it would become more than UNPACKED bytes."""
     if member is None:
         return archive
     with zipfile.ZipFile(archive) as z:
-        if member:
-            return Path(z.extract(member, folder))
-        z.extractall(folder)
-    return folder
+        files = [z.getinfo(member)] if member else [f for f in z.infolist() if not f.is_dir()]
+        if (size := sum(f.file_size for f in files)) > UNPACKED:
+            raise ValueError(f"it would unpack to {size:,} bytes")
+        for file in files:
+            with z.open(file) as packed, atomic_file(folder / file.filename, folder) as f:
+                copyfileobj(packed, f)
+    return folder / member if member else folder
 
 
 def _publish(release: Release, model: Path, cached: Path) -> None:
     """Atomically. Where another job was faster its copy stays, which may be in use."""
     try:
-        os.replace(model, cached)
+        move_file(model, cached, cached.parent)
     except OSError:  # a folder does not replace one that holds something
         if not release.whole(cached):
-            shutil.rmtree(cached)
-            os.replace(model, cached)
+            if cached.is_dir() and not cached.is_symlink():
+                remove_folder(cached, cached.parent)
+            else:
+                remove_file(cached, cached.parent)
+            move_file(model, cached, cached.parent)
 
 
 def _sha256(path: Path) -> str:

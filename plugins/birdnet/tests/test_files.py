@@ -18,7 +18,7 @@ from birdnet.acoustic.models.v3_0 import onnx
 from birdnet.utils.download_progress import set_download_progress_callback
 from birdnet.utils.helper import sha256_file, write_source_marker
 
-from benchkit import OfflineError, RemoteError, cache_dir, fingerprint_path, resolve
+from benchkit import BenchkitError, OfflineError, RemoteError, cache_dir, fingerprint_path, resolve
 from benchkit_birdnet import birdnet, perch
 from benchkit_birdnet.files import locate
 
@@ -208,3 +208,24 @@ def test_two_jobs_at_once_both_get_the_model(site: Site, tiny: Path) -> None:
     assert len(found) == 6
     assert all(same(path, model("perch" if path.is_dir() else "birdnet", tiny)) for path in found)
     assert cached() == ["birdnet-2.4.tflite", "perch-v2-cpu"]
+
+
+def test_an_archive_that_leads_elsewhere_or_has_no_end_leaves_nothing(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def replaced(name: str, data: bytes) -> int:
+        with zipfile.ZipFile(site.folder / "perch.zip", "w", zipfile.ZIP_DEFLATED) as z:
+            z.writestr(name, data)
+        return site.size("perch.zip")
+
+    wanted = release("perch")
+    size = replaced("../../outside", b"x")
+    with pytest.raises(BenchkitError, match="outside"):
+        locate(replace(wanted, size=size))
+    assert not list(tmp_path.rglob("outside"))
+    assert cached() == []
+    size = replaced("saved_model.pb", bytes(10**6))
+    monkeypatch.setattr("benchkit_birdnet.files.UNPACKED", 10**5)
+    with pytest.raises(RemoteError, match="it would unpack to 1,000,000 bytes"):
+        locate(replace(wanted, size=size))
+    assert cached() == []

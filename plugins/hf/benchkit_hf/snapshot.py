@@ -1,11 +1,9 @@
 """One folder with everything transformers needs of a hub repository, without writing to the hub's shared cache."""
 
-import os
-import uuid
 from fnmatch import fnmatch
 from pathlib import Path
 
-from benchkit import Hub, HubFile, cache_dir
+from benchkit import Hub, HubFile, RemoteError, cache_dir, point_link
 
 SMALL = ("*.json", "*.txt", "*.model")
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
@@ -22,7 +20,11 @@ def snapshot(repo: str, revision: str, code: bool) -> Path:
     hub = Hub(repo, "model", revision, instead=f"download it there first (hf download {repo}), or give a local folder")
     folder = cache_dir() / "snapshots" / repo / hub.commit
     for file in _needed(hub.files(), code):
-        _link(hub.file(file.path), folder / file.path)
+        there = hub.file(file.path).absolute()
+        try:
+            point_link(folder / file.path, there, cache_dir())  # atomically: jobs that do the same at once do not meet
+        except OSError as e:
+            raise RemoteError(f"cannot write '{folder / file.path}': {e.strerror}") from e
     return folder
 
 
@@ -46,11 +48,3 @@ def _needed(files: tuple[HubFile, ...], code: bool) -> list[HubFile]:
         weights = weights or [f for f in top if fnmatch(f.path, pattern)]
     small = [f for f in top if any(fnmatch(f.path, p) for p in (*SMALL, *(("*.py",) if code else ())))]
     return [*small, *weights]
-
-
-def _link(target: Path, link: Path) -> None:
-    """Atomically, so that jobs that do the same at once do not meet."""
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex}")
-    os.symlink(target.absolute(), temporary)
-    os.replace(temporary, link)

@@ -17,8 +17,8 @@ _NAMES = {
     ),
     "benchkit.hookspecs": "Entry hookimpl",
     "benchkit.interfaces": (
-        "Backbone Classifier Encoded Example Fitted Fold Labels Layout Modality NoParams Problem Published Scorer "
-        "StatedInputs Subset Task Trainable WeightRole Weights"
+        "Backbone Classifier Encoded Example Fitted Fold Labels Layout Modality NoParams Objective Problem Published "
+        "Scorer StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
     "benchkit.machine.files": (
@@ -74,6 +74,7 @@ if TYPE_CHECKING:
         Layout,
         Modality,
         NoParams,
+        Objective,
         Problem,
         Published,
         Scorer,
@@ -135,6 +136,7 @@ __all__ = [
     "MissingDependency",
     "Modality",
     "NoParams",
+    "Objective",
     "OfflineError",
     "OpenAudio",
     "PluginError",

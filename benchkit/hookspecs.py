@@ -22,7 +22,7 @@ hookimpl = pluggy.HookimplMarker("benchkit")
 
 @dataclass(frozen=True)
 class Entry:
-    """Where to find one backbone, task, classifier, scorer or command.
+    """Where to find one backbone, task, classifier, scorer, objective or command.
 
     summary: one line for `benchkit models` and its like.
     target: `module:Class`. Importing that module must not import torch, jax, transformers, datasets or sklearn:
@@ -56,3 +56,8 @@ def benchkit_scorers() -> dict[str, Entry]:  # type: ignore[empty-body]
 @hookspec
 def benchkit_commands() -> dict[str, Entry]:  # type: ignore[empty-body]
     """Commands of `benchkit` by name; each target is a typer.Typer: of one command, or a group of some."""
+
+
+@hookspec
+def benchkit_objectives() -> dict[str, Entry]:  # type: ignore[empty-body]
+    """What pretraining minimises, by name; each target is a benchkit.Objective."""

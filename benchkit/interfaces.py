@@ -1,4 +1,4 @@
-"""The four interfaces: Backbone, Task, Classifier, Scorer, and the small records between them.
+"""The five interfaces: Backbone, Task, Classifier, Scorer, Objective, and the small records between them.
 
 The core only ever sees numpy arrays; torch, JAX, ONNX and plain numpy live behind these methods. Each class is built
 from an instance of its frozen `Params` dataclass, cheaply: weights and data are loaded when they are first needed.
@@ -37,7 +37,7 @@ class NoParams:
 
 
 class Component:
-    """What the four have in common."""
+    """What the five have in common."""
 
     Params: ClassVar[type] = NoParams
     """A frozen dataclass (see benchkit.param); its field `checkpoint`, if any, is written `name:checkpoint`."""
@@ -493,3 +493,39 @@ __all__ = [
     "WeightRole",
     "Weights",
 ]  # fmt: skip
+
+
+# ----------------------------------------------------------------------------------------------------------- objectives
+
+
+class Objective(Component, ABC):
+    """What pretraining minimises. Arrays here are those of the training's framework, parameters flat dictionaries.
+
+    A training takes the gradient of `loss` with respect to `params`, which hold the encoder's parameters and those of
+    `init` side by side, so the names of `init` begin with `objective.`.
+    """
+
+    @property
+    def views(self) -> int:
+        """V: how many independent crops of each example a batch holds."""
+        return 1
+
+    @property
+    def labels(self) -> Literal["none", "single", "multi"]:
+        """What the loss itself reads of a label: nothing, the class [B], or 0 and 1 for each class [B, C]."""
+        return "none"
+
+    @abstractmethod
+    def init(self, key: Any, context: Any) -> dict[str, Any]:
+        """Its own first parameters, float32, the same for the same key. Raises BenchkitError where the encoder or the
+        number of classes does not fit, in one line."""
+
+    @abstractmethod
+    def loss(
+        self, params: Mapping[str, Any], batch: Mapping[str, Any], key: Any, step: Any, context: Any
+    ) -> tuple[Any, Any]:
+        """The scalar, and what else the step gives: the parts of the loss by name, and what the encoder made.
+
+        batch: `x`, levels [B, V, ...] as the encoder's patchify takes them, B the global batch; `labels`, where it
+        reads them. key: of this step alone, the same on every device. step: its number, from 0.
+        """

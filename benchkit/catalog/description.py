@@ -1,4 +1,4 @@
-"""What a user may want to know of a task, model, classifier or scorer before using it, from its class alone."""
+"""What a user may want to know of a task, model, probe, scorer or objective before using it, from its class alone."""
 
 import dataclasses
 import types
@@ -49,7 +49,7 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Description:
-    """One task, model, classifier or scorer.
+    """One task, model, classifier, scorer or objective.
 
     spec: how the name is written, with its distribution where several provide it. error: why it does not load.
     checkpoints: that can be named after a ':', as far as the class says; the default first. presets: likewise, and the

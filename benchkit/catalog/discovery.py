@@ -37,7 +37,9 @@ CLASS_FACTOR = 6
 """Importing a plugin's class may take this many times as long as its hooks: it brings numpy, scipy and their like."""
 
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
-_BASES: dict[Kind, str] = {"task": "Task", "model": "Backbone", "classifier": "Classifier", "scorer": "Scorer"}
+_BASES: dict[Kind, str] = {
+    "task": "Task", "model": "Backbone", "classifier": "Classifier", "scorer": "Scorer", "objective": "Objective",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)

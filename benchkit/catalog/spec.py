@@ -31,7 +31,7 @@ from benchkit.catalog.params import (
 from benchkit.errors import BenchkitError, PluginError, SpecError, did_you_mean
 from benchkit.machine.home import expanded
 
-Kind = Literal["task", "model", "classifier", "scorer"]
+Kind = Literal["task", "model", "classifier", "scorer", "objective"]
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 _DIST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?")

@@ -1,4 +1,4 @@
-"""benchkit plugins, tasks, models, classifiers, scorers: what is installed, and how each is written in a spec."""
+"""benchkit plugins, tasks, models, classifiers, scorers, objectives: what is installed, and how it is spelled."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,7 +17,7 @@ Json = Annotated[bool, typer.Option("--json", help="As JSON.")]
 
 
 def register(app: typer.Typer) -> None:
-    for command in (plugins, tasks, models, classifiers, scorers):
+    for command in (plugins, tasks, models, classifiers, scorers, objectives):
         app.command(command.__name__)(command)
 
 
@@ -68,6 +68,11 @@ def classifiers(name: Name = None, params: Params = False, json: Json = False) -
 def scorers(name: Name = None, params: Params = False, json: Json = False) -> None:
     """Lists prototype scorers and their parameters."""
     _list("scorer", name, params, json)
+
+
+def objectives(name: Name = None, params: Params = False, json: Json = False) -> None:
+    """Lists objectives of pretraining and their parameters."""
+    _list("objective", name, params, json)
 
 
 def _list(kind: "Kind", name: str | None, params: bool, json: bool) -> None:

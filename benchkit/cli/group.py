@@ -12,7 +12,7 @@ HEADINGS: Mapping[str, Sequence[str]] = {
     "Read": ("ls", "show", "table", "compare", "sql"),
     "Look inside": ("diagnose", "activations", "sae"),
     "Keep": ("check", "backup", "merge", "rm", "cache"),
-    "Catalog": ("plugins", "tasks", "models", "classifiers", "scorers"),
+    "Catalog": ("plugins", "tasks", "models", "classifiers", "scorers", "objectives"),
 }
 """The headings of `benchkit --help` in their order, and the commands under each."""
 OTHERS = "From plugins"

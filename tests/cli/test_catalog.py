@@ -1,4 +1,4 @@
-"""plugins, tasks, models, classifiers and scorers: everything installed is shown, whatever is wrong with it."""
+"""plugins, tasks, models, classifiers, scorers and objectives: all installed is shown, whatever is wrong with it."""
 
 import dataclasses
 import json
@@ -16,7 +16,13 @@ from benchkit.catalog.params import default_of, format_value
 from benchkit.catalog.resolve import resolve
 
 HEAVY = ("torch", "jax", "transformers", "datasets", "sklearn", "tensorflow")
-GROUPS = {"tasks": "task", "models": "model", "classifiers": "classifier", "scorers": "scorer"}
+GROUPS = {
+    "tasks": "task",
+    "models": "model",
+    "classifiers": "classifier",
+    "scorers": "scorer",
+    "objectives": "objective",
+}
 
 EXTRA = """
 from dataclasses import dataclass

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ class EncoderConfig:
     use_rope: rotary positions of row and column in place of a learnt table. use_qk_norm: LayerNorm of each head's
     queries and keys, before the rotation. use_swiglu: w2(silu(w1 x) * w3 x), without biases, in place of an MLP of
     ratio 4 with the tanh approximation of GELU. use_layerscale: a learnt factor for each dimension of what a block
-    adds. Class tokens stand before the patches, registers behind them; neither has a position.
+    adds. Class tokens stand before the patches, registers behind them; neither has a position. gelu: tanh or exact.
+    attention_scale: of queries times keys, 0 for 1 / sqrt(head_dim). residual_scale: of what blocks add. The last two
+    are muP's, and 0 and 1 without.
     """
 
     input_h: int = 512
@@ -34,6 +37,10 @@ class EncoderConfig:
     n_heads: int = 6
     n_cls_tokens: int = 1
     n_reg_tokens: int = 0
+    norm_eps: float = 1e-5
+    gelu: str = "tanh"
+    attention_scale: float = 0.0
+    residual_scale: float = 1.0
     use_rope: bool = False
     rope_base: float = 100.0
     use_qk_norm: bool = False
@@ -52,6 +59,15 @@ class EncoderConfig:
             raise ValueError(f"modality={self.modality} is neither audio nor image")
         if self.channels not in (1, 3) or (self.modality == "audio" and self.channels != 1):
             raise ValueError(f"channels={self.channels} of {self.modality}: a spectrogram has 1, an image 1 or 3")
+        if self.gelu not in ("tanh", "exact"):
+            raise ValueError(f"gelu={self.gelu} is neither tanh nor exact")
+        if not 0 < self.norm_eps < 1:
+            raise ValueError(f"norm_eps={self.norm_eps} must be above 0 and below 1")
+        if not 0 <= self.attention_scale < math.inf or not 0 < self.residual_scale < math.inf:
+            raise ValueError(
+                f"attention_scale={self.attention_scale} and residual_scale={self.residual_scale} must be finite, "
+                "from 0 and above 0"
+            )
         if self.n_reg_tokens < 0:
             raise ValueError(f"n_reg_tokens={self.n_reg_tokens} must be 0 or more")
         for whole, part in (("input_h", "patch_h"), ("input_w", "patch_w"), ("embed_dim", "n_heads")):
@@ -133,12 +149,15 @@ def read_config(folder: Path) -> EncoderConfig:
         raise BenchkitError(f"'{path}': {e}") from None
 
 
+LATER = ("channels", "modality", "norm_eps", "gelu", "attention_scale", "residual_scale")
+"""Fields that the published config.json does not have."""
+
+
 def described(config: EncoderConfig) -> dict[str, Any]:
     """The published fields, and of those that came later what differs from their default: a description, and the
     fingerprint that is made of it, stay what they were."""
-    later = ("channels", "modality")
     found = dataclasses.asdict(config)
-    return {n: v for n, v in found.items() if n not in later or v != getattr(EncoderConfig, n)}
+    return {n: v for n, v in found.items() if n not in LATER or v != getattr(EncoderConfig, n)}
 
 
 def write_config(config: EncoderConfig) -> str:

@@ -18,7 +18,7 @@ from benchkit_birdjepa.config import EncoderConfig
 
 Params = Mapping[str, Array]
 Tap = Callable[[str, Array], None]
-EPS = 1e-5
+Remat = Literal["none", "dots", "full"]
 
 
 class Encoded(NamedTuple):
@@ -62,39 +62,67 @@ def encode(
     grid: Array,
     *,
     scan: bool = True,
-    remat: Literal["none", "dots", "full"] = "none",
+    remat: Remat = "none",
     dtype: DTypeLike = jnp.float32,
     tap: Tap | None = None,
     last: int | None = None,
+    drop: tuple[Array, float] | None = None,
 ) -> Encoded:
     """Any subset of an example's patches, [B, T, patch_dim], with their rows and columns, [B, T, 2].
 
     scan: compile one block and repeat it. remat: what of a block is computed again on the way back: nothing, all but
     the matrix products, or everything. dtype: of matrix products and attention; norms, softmax's input and the residual
-    stream stay float32. tap: is shown `blocks.N.PLACE`; not with `scan`. last: the block whose output is normed.
+    stream stay float32, or are float64 with it. tap: is shown `blocks.N.PLACE`; not with `scan`. last: the block whose
+    output is normed. drop: a key, and the share of examples for which the last block adds nothing; it rises from 0 in
+    the first, and what is added is scaled up by it (arXiv 1603.09382).
     """
     x, angles = _embedded(params, config, patches, grid, dtype)
-    depth = config.depth if last is None else last + 1
-    step = partial(_block, config=config, angles=angles, dtype=dtype)
-    if remat != "none":
-        policy = None if remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-        step = jax.checkpoint(step, policy=policy)
     blocks = {n[7:]: v for n, v in params.items() if n.startswith("blocks.")}
-    if scan and tap is None:
-        blocks = {n: v[:depth] for n, v in blocks.items()}
-        x, _ = jax.lax.scan(lambda carry, block: (step(carry, block), None), x, blocks)
-    else:
-        for i in range(depth):
-            block = {n: v[i] for n, v in blocks.items()}
-            if tap is None:
-                x = step(x, block)
-            else:
-                x = _block(x, block, config=config, angles=angles, dtype=dtype, tap=_prefixed(tap, f"blocks.{i}."))
-    x = _layer_norm(x, params["norm.weight"], params["norm.bias"])
+    depth = config.depth if last is None else last + 1
+    x = transformer(x, blocks, config, depth, angles, scan=scan, remat=remat, dtype=dtype, tap=tap, drop=drop)
+    x = layer_norm(x, params["norm.weight"], params["norm.bias"], config.norm_eps)
     if tap is not None and last is None:
         tap("norm", x)
     n_cls, n_patches = config.n_cls_tokens, patches.shape[1]
     return Encoded(x[:, :n_cls], x[:, n_cls : n_cls + n_patches], x[:, n_cls + n_patches :])
+
+
+def transformer(
+    x: Array,
+    blocks: Params,
+    config: EncoderConfig,
+    depth: int,
+    angles: tuple[Array, Array] | None = None,
+    *,
+    scan: bool = True,
+    remat: Remat = "none",
+    dtype: DTypeLike = jnp.float32,
+    tap: Tap | None = None,
+    drop: tuple[Array, float] | None = None,
+) -> Array:
+    """[B, N, D] through the first `depth` of stacked blocks, `norm1.weight` [depth, D]."""
+    step = partial(_block, config=config, angles=angles, dtype=dtype)
+    if remat != "none":
+        policy = None if remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+        step = jax.checkpoint(step, policy=policy)
+    blocks = {n: v[:depth] for n, v in blocks.items()}
+    if drop is not None:
+        blocks["kept"] = _kept(*drop, len(x), config.depth)[:depth].astype(x.dtype)
+    if scan and tap is None:
+        return jax.lax.scan(lambda carry, block: (step(carry, block), None), x, blocks)[0]
+    for i in range(depth):
+        block = {n: v[i] for n, v in blocks.items()}
+        if tap is None:
+            x = step(x, block)
+        else:
+            x = _block(x, block, config=config, angles=angles, dtype=dtype, tap=_prefixed(tap, f"blocks.{i}."))
+    return x
+
+
+def _kept(key: Array, rate: float, n: int, depth: int) -> Array:
+    """What attention and MLP of each block and example are multiplied by, [depth, 2, n, 1, 1]."""
+    share = 1 - jnp.linspace(0, rate, depth)[:, None, None, None, None]
+    return jax.random.bernoulli(key, share, (depth, 2, n, 1, 1)) / share
 
 
 def _embedded(
@@ -136,20 +164,29 @@ def _block(
     tap: Tap | None = None,
 ) -> Array:
     show = tap or (lambda place, x: None)
+    eps, kept = config.norm_eps, block.get("kept")
     show("resid_pre", x)
-    normed = _layer_norm(x, block["norm1.weight"], block["norm1.bias"])
+    normed = layer_norm(x, block["norm1.weight"], block["norm1.bias"], eps)
     show("norm1", normed)
     added = _attention(normed, block, config, angles, dtype)
     if config.use_layerscale:
         added = added * block["gamma1"]
+    if config.residual_scale != 1:
+        added = added * config.residual_scale
+    if kept is not None:
+        added = added * kept[0]
     show("attn_out", added)
     x = x + added
     show("resid_mid", x)
-    normed = _layer_norm(x, block["norm2.weight"], block["norm2.bias"])
+    normed = layer_norm(x, block["norm2.weight"], block["norm2.bias"], eps)
     show("norm2", normed)
     added = _mlp(normed, block, config, dtype)
     if config.use_layerscale:
         added = added * block["gamma2"]
+    if config.residual_scale != 1:
+        added = added * config.residual_scale
+    if kept is not None:
+        added = added * kept[1]
     show("mlp_out", added)
     x = x + added
     show("resid_post", x)
@@ -162,11 +199,12 @@ def _attention(
     qkv = _linear(x, block["attn.qkv.weight"], block["attn.qkv.bias"], dtype)
     q, k, v = jnp.moveaxis(qkv.reshape(*x.shape[:2], 3, config.n_heads, config.head_dim), 2, 0)  # [B, N, h, d] each
     if config.use_qk_norm:
-        q = _layer_norm(q, block["attn.q_norm.weight"], block["attn.q_norm.bias"])
-        k = _layer_norm(k, block["attn.k_norm.weight"], block["attn.k_norm.bias"])
+        q = layer_norm(q, block["attn.q_norm.weight"], block["attn.q_norm.bias"], config.norm_eps)
+        k = layer_norm(k, block["attn.k_norm.weight"], block["attn.k_norm.bias"], config.norm_eps)
     if angles is not None:
         q, k = _rotated(q, angles), _rotated(k, angles)
-    mixed = jax.nn.dot_product_attention(q.astype(dtype), k.astype(dtype), v.astype(dtype))
+    scale = config.attention_scale or None
+    mixed = jax.nn.dot_product_attention(q.astype(dtype), k.astype(dtype), v.astype(dtype), scale=scale)
     return _linear(mixed.reshape(x.shape), block["attn.proj.weight"], block["attn.proj.bias"], dtype)
 
 
@@ -174,20 +212,23 @@ def _mlp(x: Array, block: Params, config: EncoderConfig, dtype: DTypeLike) -> Ar
     if config.use_swiglu:
         gate = jax.nn.silu(_linear(x, block["mlp.w1.weight"], None, dtype))
         return _linear(gate * _linear(x, block["mlp.w3.weight"], None, dtype), block["mlp.w2.weight"], None, dtype)
-    hidden = jax.nn.gelu(_linear(x, block["mlp.fc1.weight"], block["mlp.fc1.bias"], dtype), approximate=True)
+    hidden = jax.nn.gelu(
+        _linear(x, block["mlp.fc1.weight"], block["mlp.fc1.bias"], dtype), approximate=config.gelu == "tanh"
+    )
     return _linear(hidden, block["mlp.fc2.weight"], block["mlp.fc2.bias"], dtype)
 
 
 def _linear(x: Array, weight: Array, bias: Array | None, dtype: DTypeLike) -> Array:
-    """weight: [out, in], as torch has it. The product in `dtype`, the result in float32."""
-    y = jnp.matmul(x.astype(dtype), weight.astype(dtype).T, preferred_element_type=jnp.float32)
+    """weight: [out, in], as torch has it. The product in `dtype`, the result in float32 or better."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    y = jnp.matmul(x.astype(dtype), weight.astype(dtype).T, preferred_element_type=wide)
     return y if bias is None else y + bias
 
 
-def _layer_norm(x: Array, weight: Array, bias: Array) -> Array:
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     mean = x.mean(-1, keepdims=True)
     centred = x - mean
-    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + EPS) * weight + bias
+    return centred * jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + eps) * weight + bias
 
 
 def _prefixed(tap: Tap, prefix: str) -> Tap:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from benchkit_birdjepa.config import EncoderConfig
 
 Tap = Callable[[str, Tensor], None]
-EPS = 1e-5
 
 
 class Encoded(NamedTuple):
@@ -31,12 +30,12 @@ class Linear(nn.Linear):
 class Attention(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.heads = config.n_heads
+        self.heads, self.scale = config.n_heads, config.attention_scale or None
         self.qkv = Linear(config.embed_dim, 3 * config.embed_dim)
         self.proj = Linear(config.embed_dim, config.embed_dim)
         normed = config.use_qk_norm
-        self.q_norm: nn.Module = nn.LayerNorm(config.head_dim, EPS) if normed else nn.Identity()
-        self.k_norm: nn.Module = nn.LayerNorm(config.head_dim, EPS) if normed else nn.Identity()
+        self.q_norm: nn.Module = nn.LayerNorm(config.head_dim, config.norm_eps) if normed else nn.Identity()
+        self.k_norm: nn.Module = nn.LayerNorm(config.head_dim, config.norm_eps) if normed else nn.Identity()
 
     def forward(self, x: Float[Tensor, "B N D"], angles: tuple[Tensor, Tensor] | None) -> Float[Tensor, "B N D"]:
         b, n, d = x.shape
@@ -45,18 +44,19 @@ class Attention(nn.Module):
         if angles is not None:
             q, k = _rotated(q, angles), _rotated(k, angles)
         low = self.qkv.weight.dtype
-        mixed = F.scaled_dot_product_attention(q.to(low), k.to(low), v.to(low))
+        mixed = F.scaled_dot_product_attention(q.to(low), k.to(low), v.to(low), scale=self.scale)
         return self.proj(mixed.transpose(1, 2).reshape(b, n, d))
 
 
 class Mlp(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
+        self.gelu = "tanh" if config.gelu == "tanh" else "none"
         self.fc1 = Linear(config.embed_dim, config.hidden)
         self.fc2 = Linear(config.hidden, config.embed_dim)
 
     def forward(self, x: Float[Tensor, "B N D"]) -> Float[Tensor, "B N D"]:
-        return self.fc2(F.gelu(self.fc1(x), approximate="tanh"))
+        return self.fc2(F.gelu(self.fc1(x), approximate=self.gelu))
 
 
 class SwiGLU(nn.Module):
@@ -73,11 +73,11 @@ class SwiGLU(nn.Module):
 class Block(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.embed_dim, EPS)
+        self.norm1 = nn.LayerNorm(config.embed_dim, config.norm_eps)
         self.attn = Attention(config)
-        self.norm2 = nn.LayerNorm(config.embed_dim, EPS)
+        self.norm2 = nn.LayerNorm(config.embed_dim, config.norm_eps)
         self.mlp: nn.Module = SwiGLU(config) if config.use_swiglu else Mlp(config)
-        self.scaled = config.use_layerscale
+        self.scaled, self.residual_scale = config.use_layerscale, config.residual_scale
         if self.scaled:
             self.gamma1 = nn.Parameter(torch.empty(config.embed_dim))
             self.gamma2 = nn.Parameter(torch.empty(config.embed_dim))
@@ -91,6 +91,7 @@ class Block(nn.Module):
         show("norm1", normed)
         added = self.attn(normed, angles)
         added = added * self.gamma1 if self.scaled else added
+        added = added * self.residual_scale if self.residual_scale != 1 else added
         show("attn_out", added)
         x = x + added
         show("resid_mid", x)
@@ -98,6 +99,7 @@ class Block(nn.Module):
         show("norm2", normed)
         added = self.mlp(normed)
         added = added * self.gamma2 if self.scaled else added
+        added = added * self.residual_scale if self.residual_scale != 1 else added
         show("mlp_out", added)
         x = x + added
         show("resid_post", x)
@@ -123,7 +125,7 @@ class Encoder(nn.Module):
         if not config.use_rope:
             self.pos_embed_hw = nn.Parameter(torch.empty(1, *config.grid, config.embed_dim))
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
-        self.norm = nn.LayerNorm(config.embed_dim, EPS)
+        self.norm = nn.LayerNorm(config.embed_dim, config.norm_eps)
 
     def forward(
         self,

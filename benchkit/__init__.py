@@ -28,13 +28,16 @@ _NAMES = {
     "benchkit.machine.names": "on_disk",
     "benchkit.machine.version": "__version__",
     "benchkit.media.channels": "Channel",
+    "benchkit.media.cut": "cut",
     "benchkit.media.decode": "Audio Image",
     "benchkit.media.fetch": "MANIFEST copy_from_hub=copy read_manifest",
-    "benchkit.media.fingerprint": "cache_dir fingerprint fingerprint_path fingerprint_tensors",
+    "benchkit.media.fingerprint": "cache_dir file_digests fingerprint fingerprint_path fingerprint_tensors",
     "benchkit.media.frontends.kaldi": "Fbank fbank",
     "benchkit.media.frontends.mel": "FLOOR MelSettings hann log_mel mel_filterbank",
     "benchkit.media.hub": "Blocks Hub HubFile OfflineError RemoteError reach_hub=reach",
     "benchkit.media.recording": "OpenAudio",
+    "benchkit.media.samples": "Samples",
+    "benchkit.media.windows": "WindowRule=Rule window_labels window_starts",
     "benchkit.progress": "Progress",
     "benchkit.records.report": "Cell Report",
 }
@@ -96,15 +99,19 @@ if TYPE_CHECKING:
     from benchkit.machine.names import on_disk
     from benchkit.machine.version import __version__
     from benchkit.media.channels import Channel
+    from benchkit.media.cut import cut
     from benchkit.media.decode import Audio, Image
     from benchkit.media.fetch import MANIFEST, read_manifest
     from benchkit.media.fetch import copy as copy_from_hub
-    from benchkit.media.fingerprint import cache_dir, fingerprint, fingerprint_path, fingerprint_tensors
+    from benchkit.media.fingerprint import cache_dir, file_digests, fingerprint, fingerprint_path, fingerprint_tensors
     from benchkit.media.frontends.kaldi import Fbank, fbank
     from benchkit.media.frontends.mel import FLOOR, MelSettings, hann, log_mel, mel_filterbank
     from benchkit.media.hub import Blocks, Hub, HubFile, OfflineError, RemoteError
     from benchkit.media.hub import reach as reach_hub
     from benchkit.media.recording import OpenAudio
+    from benchkit.media.samples import Samples
+    from benchkit.media.windows import Rule as WindowRule
+    from benchkit.media.windows import window_labels, window_starts
     from benchkit.progress import Progress
     from benchkit.records.report import Cell, Report
 
@@ -147,6 +154,7 @@ __all__ = [
     "RemoteError",
     "Report",
     "Results",
+    "Samples",
     "Scorer",
     "SpecError",
     "StatedInputs",
@@ -155,13 +163,16 @@ __all__ = [
     "Trainable",
     "WeightRole",
     "Weights",
+    "WindowRule",
     "__version__",
     "atomic_file",
     "available_cpus",
     "cache_dir",
     "copy_from_hub",
+    "cut",
     "did_you_mean",
     "fbank",
+    "file_digests",
     "fingerprint",
     "fingerprint_path",
     "fingerprint_tensors",
@@ -185,6 +196,8 @@ __all__ = [
     "resolve",
     "run",
     "scratch_folder",
+    "window_labels",
+    "window_starts",
 ]  # fmt: skip
 
 

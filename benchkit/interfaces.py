@@ -107,6 +107,7 @@ class Task(Component, ABC):
     """Labelled examples, how they are split, and how an answer is judged."""
 
     kind: ClassVar[TaskKind]
+    """A class whose files decide makes it, and `metrics`, a property, which is asked for as early as `ids`."""
     modality: ClassVar[Modality]
     """A class whose files decide makes it a property, which is asked for as early as `ids`."""
     metrics: ClassVar[tuple[str, ...]]

@@ -6,13 +6,26 @@ The conformance suites (benchkit.testing) tell an author more, and earlier; a nu
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
 from jaxtyping import Bool, Float32
 
 from benchkit.errors import DataError, PluginError
-from benchkit.interfaces import Backbone, Component, Fitted, Fold, Labels, Problem, Published, Scorer, Task, TaskKind
+from benchkit.interfaces import (
+    Backbone,
+    Classifier,
+    Component,
+    Fitted,
+    Fold,
+    Labels,
+    Problem,
+    Published,
+    Scorer,
+    Task,
+    TaskKind,
+)
 
 
 def checked_problem(task: Task) -> Problem:
@@ -35,6 +48,17 @@ def checked_problem(task: Task) -> Problem:
                 "metrics are shares, 0.1637 and not 16.37"
             )
     return Problem(task.kind, len(classes), tuple(classes))
+
+
+def solves(classifier: type[Classifier]) -> tuple[TaskKind, ...]:
+    """The kinds of task that a probe takes: one for several labels also takes the windows of a detection."""
+    return (*classifier.kinds, *(("detection",) if "multilabel" in classifier.kinds else ()))
+
+
+def posed(problem: Problem, classifier: Classifier) -> Problem:
+    """The problem as this probe is given it: a detection is several labels a window to one that knows of no other."""
+    asked = problem.kind == "detection" and "detection" not in classifier.kinds
+    return replace(problem, kind="multilabel") if asked else problem
 
 
 def checked_ids(task: Task, split: str) -> Sequence[str]:

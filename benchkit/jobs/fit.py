@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from benchkit.catalog.contract import checked_fits, checked_scores
+from benchkit.catalog.contract import checked_fits, checked_scores, posed
 from benchkit.catalog.discovery import one_line
 from benchkit.catalog.spec import Spec
 from benchkit.errors import BenchkitError, FitError, PluginError
@@ -187,7 +187,7 @@ def _fit_fold(classifier: Classifier, fold: Fold, cells: list[Cell], data: JobDa
         own = subsets[0].rows
         labels[own] = labels[generator(cells[0].seed, Purpose.PERMUTE).permutation(own)]
     x.flags.writeable = False
-    made = classifier.fit_many(x, labels, data.problem, subsets, device=data.options.device)
+    made = classifier.fit_many(x, labels, posed(data.problem, classifier), subsets, device=data.options.device)
     return checked_fits(made, classifier, len(subsets))
 
 

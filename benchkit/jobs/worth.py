@@ -17,6 +17,7 @@ from jaxtyping import Float32, Float64, Int64, UInt8
 
 from benchkit.activations.reader import is_padding
 from benchkit.activations.stream import TOKENS, check_points, prefix_tokens, without_padding
+from benchkit.catalog.contract import posed
 from benchkit.catalog.resolve import resolve
 from benchkit.errors import BenchkitError, DataError
 from benchkit.features import Options, set_up
@@ -163,7 +164,8 @@ def _spliced(train: Seen, test: Seen, labels: Sequence[np.ndarray], problem: Pro
     clean = test.features("clean").astype(np.float64)
     spread = ((clean - clean.mean(axis=0)) ** 2).sum()
     errors = {what: ((test.features(what) - clean) ** 2).sum() for what in ("spliced", "ablated")}
-    fitted = resolve("classifier", PROBE).build().fit(train.features("clean"), labels[0], problem, seed=0)
+    probe = resolve("classifier", PROBE).build()
+    fitted = probe.fit(train.features("clean"), labels[0], posed(problem, probe), seed=0)
     scores = {
         what: evaluate([metric], labels[1], fitted.scores(test.features(what)), problem, replicates=0)[0].value
         for what in ("clean", "spliced", "ablated")

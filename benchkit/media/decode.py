@@ -16,6 +16,7 @@ from benchkit.media.channels import Channel
 from benchkit.media.notes import NOTE_BITS
 from benchkit.media.recording import OpenAudio
 from benchkit.media.resample import REACH, resample
+from benchkit.media.samples import Samples
 from benchkit.media.waves import listen, too_long
 
 MOST_SAMPLES = 1 << 25
@@ -57,7 +58,7 @@ class Image:
 
 @dataclass(frozen=True)
 class Audio:
-    """A recording or a part of one: a file (its path, or its bytes) in a format that libsndfile reads.
+    """A recording or a part of one: a file (its path, or its bytes) in a format that libsndfile reads, or `Samples`.
 
     start: where the part begins, in seconds.
     duration: how long it is, in seconds; None is to the end. Only this part is read.
@@ -66,7 +67,7 @@ class Audio:
     A subclass that decides by the recording itself which part it is overrides `part`.
     """
 
-    source: Path | bytes
+    source: Path | bytes | Samples
     start: float = 0.0
     duration: float | None = None
     channel: Channel = "mix"
@@ -76,7 +77,7 @@ class Audio:
         if "load" in cls.__dict__ or "decode" in cls.__dict__:
             raise TypeError(f"{cls.__name__} must override `part`, which says what is read, and leave reading to Audio")
 
-    def part(self, recording: OpenAudio) -> tuple[float, float | None]:
+    def part(self, recording: OpenAudio | Samples) -> tuple[float, float | None]:
         """Where the part begins and how long it is, in seconds; None is to the end. Raises MediaError."""
         return self.start, self.duration
 
@@ -90,7 +91,7 @@ class Audio:
 
     def decode(self, sample_rate: int, seconds: float | None = None) -> Decoded:
         """The waveform, as `load` gives it, and what was noticed. Raises MediaError."""
-        with OpenAudio(self.source) as recording:
+        with self.source if isinstance(self.source, Samples) else OpenAudio(self.source) as recording:
             begin, duration = self.part(recording)
             rate = recording.rate
             start, frames = round(begin * rate), None if duration is None else round(duration * rate)
@@ -108,7 +109,7 @@ class Audio:
                 raise MediaError(f"{recording.name} holds no audio from {begin:g} s{long}")
         return Decoded(resample(native, rate, sample_rate)[:wanted], notes)
 
-    def _check_length(self, recording: OpenAudio, start: int, sample_rate: int) -> None:
+    def _check_length(self, recording: OpenAudio | Samples, start: int, sample_rate: int) -> None:
         if recording.frames is None:
             return
         samples = max(recording.frames - start, 0) * max(1.0, sample_rate / recording.rate)

@@ -7,11 +7,12 @@ gigabytes is read once.
 import hashlib
 import json
 import os
+import re
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from fnmatch import fnmatchcase
+from fnmatch import fnmatchcase, translate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,13 +36,27 @@ def fingerprint_path(path: Path, include: tuple[str, ...] = ("**/*",)) -> str:
     path = path.absolute()
     try:
         if path.is_file():
-            return fingerprint(_digests(path, {"": path}, include)[""])
-        files = {"/".join(parts): f for parts, f in _matching(path, {tuple(i.split("/")) for i in include})}
-        if not files:
-            raise DataError(f"'{path}' holds nothing that matches {' or '.join(include)}")
-        return fingerprint(sorted(_digests(path, files, include).items()))
+            return fingerprint(_digests(path, {"": str(path)}, include)[""])
+        return fingerprint(sorted(file_digests(path, include).items()))
     except OSError as e:
         raise DataError(f"cannot read '{e.filename or path}': {e.strerror}") from e
+
+
+def file_digests(folder: Path, include: tuple[str, ...] = ("**/*",)) -> dict[str, str]:
+    """SHA-256, as hexadecimal digits, of the files of a folder that match, by relative name: what `fingerprint_path`
+    counts. Raises DataError as that does."""
+    folder = folder.absolute()
+    try:
+        files = dict(_found(folder, include))
+        if not files:
+            raise DataError(f"'{folder}' holds nothing that matches {_shown(include)}")
+        return _digests(folder, files, include)
+    except OSError as e:
+        raise DataError(f"cannot read '{e.filename or folder}': {e.strerror}") from e
+
+
+def _shown(include: tuple[str, ...]) -> str:
+    return " or ".join(include[:6]) + (" or ..." if len(include) > 6 else "")
 
 
 def fingerprint(record: Any) -> str:
@@ -94,20 +109,54 @@ def _part_matches(name: str, part: str) -> bool:
     return part == "**" or fnmatchcase(name, part)
 
 
-def _digests(root: Path, files: dict[str, Path], include: tuple[str, ...]) -> dict[str, str]:
+def _found(folder: Path, include: tuple[str, ...]) -> Iterator[tuple[str, str]]:
+    """Relative names and paths of the files that match."""
+    patterns = {tuple(i.split("/")) for i in include}
+    if all(len(p) == 2 and p[0] == "**" and p[1] != "**" and not p[1].startswith(".") for p in patterns):
+        yield from _anywhere(str(folder), re.compile("|".join(sorted(translate(p[1]) for p in patterns))))
+        return
+    for parts, file in _matching(folder, patterns):
+        yield "/".join(parts), str(file)
+
+
+def _anywhere(
+    folder: str, wanted: "re.Pattern[str]", at: str = "", above: tuple[tuple[int, int], ...] = ()
+) -> Iterator[tuple[str, str]]:
+    """As `_matching` of `**/NAME` alone, and fast enough for 100,000 files."""
+    here = os.stat(folder)
+    if (here.st_dev, here.st_ino) in above:
+        return
+    above = (*above, (here.st_dev, here.st_ino))
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            name = entry.name
+            if name.startswith("."):
+                continue
+            if wanted.match(name) and entry.is_file():
+                yield at + name, entry.path
+            elif entry.is_dir():
+                yield from _anywhere(entry.path, wanted, f"{at}{name}/", above)
+
+
+def _digests(root: Path, files: Mapping[str, str], include: tuple[str, ...]) -> dict[str, str]:
     memo_path = cache_dir() / "digests" / f"{fingerprint([str(root), include])}.json"
     memo = _read_memo(memo_path)
     # The time of the last change of status is in it because a file's own time can be set back, as `cp -p` does.
-    stats = {n: [s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino] for n, f in files.items() if (s := f.stat())}
-    stale = [name for name in files if memo.get(name, [None])[0] != stats[name]]
+    found, latest = {}, {}
+    for name, file in files.items():
+        s = os.stat(file)
+        found[name] = f"{s.st_size} {s.st_mtime_ns} {s.st_ctime_ns} {s.st_ino} "
+        latest[name] = max(s.st_mtime_ns, s.st_ctime_ns)
+    known = {name: memo[name] for name, stats in found.items() if memo.get(name, "").startswith(stats)}
+    stale = [name for name in files if name not in known]
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # hashing releases the interpreter's lock
-        for name, digest in zip(stale, pool.map(lambda name: _digest(files[name]), stale), strict=True):
-            memo[name] = [stats[name], digest]
+        for name, digest in zip(stale, pool.map(lambda name: _digest(Path(files[name])), stale), strict=True):
+            known[name] = found[name] + digest
     if stale:
         # A file written within the last seconds may change again without its time changing: not remembered yet.
         settled = (time.time() - 2) * 1e9
-        _write_memo(memo_path, {n: memo[n] for n in files if max(stats[n][1:3]) < settled})
-    return {name: memo[name][1] for name in files}
+        _write_memo(memo_path, {n: known[n] for n in files if latest[n] < settled})
+    return {name: known[name].rpartition(" ")[2] for name in files}
 
 
 def _digest(path: Path) -> str:
@@ -119,10 +168,11 @@ MEMO_BYTES = 256 << 20
 """That a memo may have: of a million files."""
 
 
-def _read_memo(path: Path) -> dict[str, Any]:
+def _read_memo(path: Path) -> dict[str, str]:
+    """By name size, times, inode and digest, in one text: a hundred thousand of them are read in a moment."""
     try:
         memo = json.loads(read(path, MEMO_BYTES))
-        return {n: m for n, m in memo.items() if isinstance(m, list) and len(m) == 2}
+        return {n: m for n, m in memo.items() if isinstance(m, str)}
     except (OSError, ValueError, AttributeError, RecursionError):
         return {}  # only a memo: what is not there is computed
 

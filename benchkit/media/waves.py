@@ -7,6 +7,7 @@ from benchkit.errors import MediaError
 from benchkit.media.channels import Channel, listened
 from benchkit.media.notes import CANCELS, CLIPPED, SILENT, UNVERIFIED
 from benchkit.media.recording import OpenAudio
+from benchkit.media.samples import Samples
 
 STEP = 2.0**-15
 """One step of 16 bits."""
@@ -19,7 +20,7 @@ THIN = 7
 
 
 def listen(
-    recording: OpenAudio, start: int, frames: int | None, channel: Channel, most: int
+    recording: OpenAudio | Samples, start: int, frames: int | None, channel: Channel, most: int
 ) -> tuple[Float32[np.ndarray, " T"], int]:
     """The waveform of a part at the recording's own rate, and its notes; empty where the part lies behind the end.
 
@@ -55,7 +56,7 @@ def listen(
     return wave, notes
 
 
-def too_long(recording: OpenAudio) -> MediaError:
+def too_long(recording: OpenAudio | Samples) -> MediaError:
     """What to do with a recording that nobody says how much of is used."""
     long = f"is {recording.seconds:,.0f} s long" if recording.frames is not None else "is very long"
     return MediaError(

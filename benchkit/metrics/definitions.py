@@ -70,6 +70,15 @@ def _auroc_birdset(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"
     return np.asarray(np.nan_to_num(np.array(values)).mean(axis=0))
 
 
+def _beans_map(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
+    values = [average_precision(r, weights) for r in scored.rows_ranked if len(r.positive)]
+    known = total(weights) > 0
+    means = (
+        np.nan_to_num(np.array(values).reshape(len(values), weights.shape[1])).sum(axis=0) / scored.problem.n_classes
+    )
+    return np.where(known & bool(values), means, np.nan)
+
+
 def _macro(values: list[Float64[np.ndarray, " R"]], weights: Weights) -> Float64[np.ndarray, " R"]:
     return mean_defined(np.array(values).reshape(len(values), weights.shape[1]))
 
@@ -136,6 +145,15 @@ METRICS: dict[str, MetricDef] = {
             "a class with both positives and negatives",
             True,
             _auroc_birdset,
+        ),
+        MetricDef(
+            "beans_map",
+            "mAP as BEANS reports it: the mean over all classes of the average precision, 0 for one without positives "
+            "in test; equal scores count in the order of the examples (arXiv 2210.12300)",
+            ("multilabel", "detection"),
+            "a class with positives",
+            True,
+            _beans_map,
         ),
         *(
             MetricDef(

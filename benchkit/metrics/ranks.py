@@ -28,11 +28,15 @@ class Ranks:
     rows_per_example: int = 1
 
 
-def rank(positive: Bool[np.ndarray, " n"], scores: Float32[np.ndarray, " n"], *, rows_per_example: int = 1) -> Ranks:
-    """rows_per_example: so many neighbouring rows belong to one example, and weigh what it weighs."""
-    order = np.argsort(-scores)
+def rank(
+    positive: Bool[np.ndarray, " n"], scores: Float32[np.ndarray, " n"], *, rows_per_example: int = 1, ties: bool = True
+) -> Ranks:
+    """rows_per_example: so many neighbouring rows belong to one example, and weigh what it weighs. ties: False takes
+    each row for a group of its own, equal scores in the order of the rows."""
+    order = np.argsort(-scores, kind=None if ties else "stable")
     sorted_scores, hit = scores[order], positive[order]
-    ends = np.append(np.flatnonzero(sorted_scores[1:] != sorted_scores[:-1]) + 1, len(order))[: len(order)]
+    apart = sorted_scores[1:] != sorted_scores[:-1] if ties else np.ones(max(len(order) - 1, 0), bool)
+    ends = np.append(np.flatnonzero(apart) + 1, len(order))[: len(order)]
     through = np.cumsum(hit)[ends - 1]
     counts = np.diff(through, prepend=0) > 0
     starts = np.concatenate([[0], ends[:-1]])[: len(ends)]

@@ -45,6 +45,13 @@ class Scored:
         return tuple(rank(positives(self.labels, c), self.scores[:, c]) for c in range(self.problem.n_classes))
 
     @cached_property
+    def rows_ranked(self) -> tuple[Ranks, ...]:
+        """As `class_ranks`, but equal scores are no group: they follow each other as the examples do."""
+        return tuple(
+            rank(positives(self.labels, c), self.scores[:, c], ties=False) for c in range(self.problem.n_classes)
+        )
+
+    @cached_property
     def pair_ranks(self) -> Ranks:
         """All pairs of class and example together. Its rows name examples: a pair weighs what its example does."""
         positive = np.stack([positives(self.labels, c) for c in range(self.problem.n_classes)], axis=1)

@@ -12,11 +12,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
+from benchkit.catalog.contract import solves
 from benchkit.catalog.discovery import Catalog, discover
 from benchkit.catalog.resolve import resolve, resolve_probe
 from benchkit.catalog.spec import Spec
 from benchkit.errors import OF_ITSELF, BenchkitError, did_you_mean
-from benchkit.interfaces import Backbone, Modality
+from benchkit.interfaces import Backbone, Modality, TaskKind
 from benchkit.machine.config import read_toml
 from benchkit.machine.garbage import no_collecting
 from benchkit.records.gate import COUNT, INTEGER, JOB, OBJECT, OWNER, REAL, TEXT, TIME
@@ -133,9 +134,9 @@ def make_plan(
         tasks = [resolver("task", t) for t in grid.task]
         models = [resolver("model", m) for m in grid.model]
         classifiers = [resolver("classifier", c) for c in grid.classifier]
-        modality = {t: modality_of(task) for t, task in tasks}
+        seen_as = {t: (kind_of(task), modality_of(task)) for t, task in tasks}
         for (t, task), (m, model), (c, classifier) in itertools.product(tasks, models, classifiers):
-            _check_fit(task, modality[t], model, classifier)
+            _check_fit(task, *seen_as[t], model, classifier)
             for n, s in itertools.product(grid.n_train, grid.seed):
                 seen.setdefault(Cell(t, m, c, n, s), (task, model, classifier))
     planned = _look_up(store, seen, options)
@@ -219,20 +220,28 @@ def modality_of(task: Spec) -> Modality:
     return cast(Modality, found)
 
 
-def _check_fit(task: Spec, modality: Modality, model: Spec, classifier: Spec) -> None:
+def kind_of(task: Spec) -> TaskKind:
+    """Of the class, or where the files decide, of the task itself. Raises DataError for files that do not say."""
+    found: TaskKind | property = task.cls.kind
+    if isinstance(found, property):
+        found = task.build().kind
+    return cast(TaskKind, found)
+
+
+def _check_fit(task: Spec, kind: TaskKind, modality: Modality, model: Spec, classifier: Spec) -> None:
     if modality not in model.cls.modalities:
         takes = " or ".join(model.cls.modalities)
         raise BenchkitError(f"model '{model.name}' takes {takes}, and task '{task.name}' gives {modality}")
-    if task.cls.kind == "traits":
+    if kind == "traits":
         if classifier.kind != "scorer":
             raise BenchkitError(
                 f"task '{task.name}' is a trait task, which takes a scorer (--scorer random), not '{classifier.name}'"
             )
     elif classifier.kind == "scorer":
         raise BenchkitError(f"'{classifier.name}' is a scorer, for trait tasks; task '{task.name}' takes a classifier")
-    elif task.cls.kind not in classifier.cls.kinds:
+    elif kind not in solves(classifier.cls):
         kinds = " or ".join(classifier.cls.kinds)
-        raise BenchkitError(f"classifier '{classifier.name}' solves {kinds}, and task '{task.name}' is {task.cls.kind}")
+        raise BenchkitError(f"classifier '{classifier.name}' solves {kinds}, and task '{task.name}' is {kind}")
     elif classifier.cls.needs == "raw" and model.cls.trainable is Backbone.trainable:
         raise BenchkitError(
             f"classifier '{classifier.name}' trains the backbone, and model '{model.name}' cannot be fine-tuned: it is "

@@ -17,8 +17,8 @@ _NAMES = {
     ),
     "benchkit.hookspecs": "Entry hookimpl",
     "benchkit.interfaces": (
-        "Backbone Classifier Encoded Example Fitted Fold Labels Layout Modality NoParams Objective Problem Published "
-        "Scorer StatedInputs Subset Task Trainable WeightRole Weights"
+        "Answer Asked Backbone Classifier Encoded Example Fitted Fold Labels Layout Modality NoParams Objective "
+        "Problem Published Question Rows Scorer StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
     "benchkit.machine.files": (
@@ -67,6 +67,8 @@ if TYPE_CHECKING:
     )
     from benchkit.hookspecs import Entry, hookimpl
     from benchkit.interfaces import (
+        Answer,
+        Asked,
         Backbone,
         Classifier,
         Encoded,
@@ -80,6 +82,8 @@ if TYPE_CHECKING:
         Objective,
         Problem,
         Published,
+        Question,
+        Rows,
         Scorer,
         StatedInputs,
         Subset,
@@ -118,6 +122,8 @@ if TYPE_CHECKING:
 __all__ = [
     "FLOOR",
     "MANIFEST",
+    "Answer",
+    "Asked",
     "Audio",
     "Backbone",
     "BenchkitError",
@@ -150,10 +156,12 @@ __all__ = [
     "Problem",
     "Progress",
     "Published",
+    "Question",
     "Recording",
     "RemoteError",
     "Report",
     "Results",
+    "Rows",
     "Samples",
     "Scorer",
     "SpecError",

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int, Int64, Shaped, UInt8
+from jaxtyping import Bool, Float32, Float64, Int, Int64, Shaped, UInt8, UInt16
 
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, FitError
 from benchkit.media.decode import Audio, Image, Media
 from benchkit.progress import Progress
 
@@ -388,6 +388,12 @@ class Classifier(Component, ABC):
     backbone: Backbone | None = None
     """What `bind` was given."""
 
+    @classmethod
+    def trains(cls, params: Any) -> bool:
+        """Whether training examples play a part, with these parameters. Where they do not, a cell's n_train is 0,
+        whatever was asked for."""
+        return True
+
     def bind(self, backbone: Backbone) -> None:
         """The backbone, set up on the device to fit on; called once, before any fit, where `needs` is "raw".
 
@@ -424,6 +430,86 @@ class Classifier(Component, ABC):
         """One Fitted for each subset, in order, each as `fit` would give it. Override it to train them together."""
         for subset in subsets:
             yield self.fit(features[subset.rows], labels[subset.rows], problem, seed=subset.seed, device=device)
+
+
+# ------------------------------------------------------------------------------------------------------------ questions
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Examples that a question is asked about. Features may be more than memory holds: take them in parts.
+
+    features: rows in order, by `features[start:stop]`. labels: as a task's. groups: a number for each example, the same
+    for those that were taken together (windows of one recording); each its own where the task knows of none.
+    """
+
+    features: "Rows"
+    labels: Labels
+    groups: Int64[np.ndarray, " N"]
+
+
+class Rows:
+    """Some rows of an array that may be a memory map; `rows[start:stop]` reads these alone, as float32 [n, D]."""
+
+    def __init__(self, values: Shaped[np.ndarray, "M D"], rows: Int[np.ndarray, " N"] | None = None) -> None:
+        self.values, self.rows = values, rows
+
+    def __len__(self) -> int:
+        return len(self.values if self.rows is None else self.rows)
+
+    @property
+    def dim(self) -> int:
+        return int(self.values.shape[1])
+
+    def __getitem__(self, part: slice | Int[np.ndarray, " n"]) -> Float32[np.ndarray, "n D"]:
+        return np.asarray(self.values[part if self.rows is None else self.rows[part]], np.float32)
+
+
+class Answer(ABC):
+    """What a question found, in one fold of n examples, and what it is worth on any resample of them.
+
+    columns, table: what is kept of each example, [n, K]; NaN where it was not asked about. repeats: of the question, of
+    which an interval is over as well. chance: of each metric, for features that know nothing. record: as a Fitted's.
+    """
+
+    columns: tuple[str, ...]
+    table: Float32[np.ndarray, "n K"]
+    repeats: int = 1
+    chance: Mapping[str, float]
+    record: Mapping[str, Any] = {}
+
+    @abstractmethod
+    def values(
+        self, name: str, weights: UInt16[np.ndarray, "n1 R"], repeats: UInt16[np.ndarray, "k1 R"]
+    ) -> Float64[np.ndarray, " R"]:
+        """The metric of this name on R resamples, NaN where it is undefined; n1 is n + 1, k1 is `self.repeats` + 1.
+
+        weights, repeats: how often a resample draws each example, and each repeat; the last row of both is of zeros.
+        """
+
+
+class Question(Classifier):
+    """Asks the features themselves, without a probe: a cell as any other, in a classifier's place, with metrics of its
+    own. `trains` says whether it asks about training examples too."""
+
+    metrics: ClassVar[tuple[str, ...]]
+    """Names, the primary one first: with letters, digits and _, and none of benchkit.metrics'."""
+
+    @abstractmethod
+    def ask(self, test: Asked, train: Asked | None, problem: Problem, *, seed: int) -> Answer:
+        """train: where `trains`. Raises FitError, in one line, where these examples cannot be asked."""
+
+    def fit(
+        self,
+        features: Shaped[np.ndarray, "N ..."],
+        labels: Labels,
+        problem: Problem,
+        *,
+        seed: int,
+        device: str = "cpu",
+    ) -> Fitted:
+        """None is: raises FitError."""
+        raise FitError(f"{type(self).__name__} asks the features themselves: there is nothing to fit")
 
 
 # -------------------------------------------------------------------------------------------------------------- scorers
@@ -469,6 +555,8 @@ class Scorer(Component, ABC):
 
 
 __all__ = [
+    "Answer",
+    "Asked",
     "Audio",
     "Backbone",
     "Classifier",
@@ -485,6 +573,8 @@ __all__ = [
     "Needs",
     "Problem",
     "Published",
+    "Question",
+    "Rows",
     "Scorer",
     "StatedInputs",
     "Subset",

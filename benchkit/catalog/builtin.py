@@ -15,6 +15,14 @@ def benchkit_classifiers() -> dict[str, Entry]:
         ),
         "centroid": Entry("cosine similarity to each class's mean feature", "benchkit.classifiers.centroid:Centroid"),
         "knn": Entry("votes of the k nearest training examples, by cosine", "benchkit.classifiers.knn:KNN"),
+        "retrieval": Entry(
+            "no probe: is the nearest by cosine, are the nearest, of the same class",
+            "benchkit.classifiers.retrieval:Retrieval",
+        ),
+        "clustering": Entry(
+            "no probe: do k-means clusters, as many as classes, coincide with them (scikit-learn)",
+            "benchkit.classifiers.clustering:Clustering",
+        ),
         "mlp": Entry(
             "normalised features and a multilayer perceptron, AdamW, cosine schedule", "benchkit.classifiers.mlp:MLP"
         ),

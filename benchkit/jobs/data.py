@@ -81,7 +81,9 @@ class JobData:
         return fold.test[self.valid(fold.test_split)[fold.test]]
 
     def subset(self, fold: Fold, cell: Cell) -> Int[np.ndarray, " n"]:
-        """The rows that a cell trains on in this fold, ascending."""
+        """The rows that a cell trains on in this fold, ascending; none where its probe is not trained."""
+        if not cell.n_train:
+            return np.arange(0)
         rows = np.sort(fold.train)
         labels, ok = self.labels[fold.train_split][rows], self.valid(fold.train_split)[rows]
         return rows[subset(labels, cell.n_train, cell.seed, self.problem, ok)]
@@ -126,7 +128,8 @@ class JobData:
                     self.kept.setdefault(needs, {})[split] = kept
                     self._note(split, kept.skipped)
             for split, wanted in self.train_rows.items():
-                self._extract(split, wanted - set(self.bad[split]))
+                if wanted:
+                    self._extract(split, wanted - set(self.bad[split]))
             if n_bad == sum(map(len, self.bad.values())):
                 return
 
@@ -143,6 +146,8 @@ class JobData:
         """Features of every test row, beside those that are there."""
         for split, rows in self._test_rows().items():
             self._extract(split, (rows | self.train_rows.get(split, set())) - set(self.bad[split]))
+        for split in {f.train_split for f in self.folds} - set(self.features):  # nothing is trained
+            self._extract(split, set())
         self.tested = True
 
     def test_is_cached(self) -> bool:

@@ -128,9 +128,12 @@ def _check_data(
     seen = {
         s: np.union1d(rows.get(s, np.empty(0, np.int64)), tested.get(s, np.empty(0, np.int64))) for s in data.features
     }
+    seen = {s: r for s, r in seen.items() if len(r)}
     aligned = {s: (data.pooled(s, r), data.labels[s], r) for s, r in seen.items()}
+    if not any(map(len, rows.values())):
+        rows, tested = tested, {}  # nothing is trained
     x_train = np.concatenate([data.pooled(s, r) for s, r in rows.items()])
-    apart = set(rows).isdisjoint(tested)
+    apart = tested and set(rows).isdisjoint(tested)
     x_test = np.concatenate([data.pooled(s, r) for s, r in tested.items()]) if apart else None
     found = [
         checks.check_labels(data.problem, pairs, aligned),
@@ -188,17 +191,39 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
             task.metrics[:1], labels, result.shuffled, problem, fold=fold, replicates=replicates
         )
         found.append(checks.check_shuffled(permuted, measured[0], context.chance, n_test))
-    used = [data.labels[f.train_split][data.subset(f, cell)] for f in data.folds]
+    used = used_labels(cell, data)
     n_train = np.sum([_positives(y, problem.n_classes) for y in used], axis=0) // len(used)
-    record = context.record | result.record
+    name = context.report_name(cell)
+    return seal_report(
+        spec, cell, data, context,
+        primary=task.metrics[0],
+        metrics=measured,
+        chance=context.chance,
+        class_metrics=metrics.class_metrics(labels, scores, problem, n_train, fold=fold),
+        checks=found,
+        artifacts=[_write_predictions(Path(context.options.side), name, scores, context, problem.classes)],
+        record=result.record,
+    )  # fmt: skip
+
+
+def used_labels(cell: Cell, data: JobData) -> list[np.ndarray]:
+    """The labels that a cell trains on, of each fold."""
+    return [data.labels[f.train_split][data.subset(f, cell)] for f in data.folds]
+
+
+def seal_report(
+    spec: Spec, cell: Cell, data: JobData, context: Context, *, record: Mapping[str, Any], **found: Any
+) -> Outcome:
+    """Adds what is the same for all probes, and seals. found: primary, metrics, chance, class_metrics, checks,
+    artifacts, as a Report has them. Whatever `artifacts` name is in its place before."""
+    used = used_labels(cell, data)
+    record = {**context.record, **record}
     if len(used) > 1:
         record["n_train_per_fold"] = [len(y) for y in used]
-    name = context.report_name(cell)
-    predictions = _write_predictions(Path(context.options.side), name, scores, context, problem.classes)
     wall, cpu = context.meter.read()
     providers = {"task": context.task_spec.dist, "model": context.model_spec.dist, "classifier": spec.dist}
     report = Report(
-        uuid=name,
+        uuid=context.report_name(cell),
         cell=cell,
         params={
             "task": context.task_spec.describe(),
@@ -206,22 +231,17 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
             "classifier": spec.describe(),
         },
         providers=providers,
-        primary=task.metrics[0],
-        metrics=measured,
-        chance=context.chance,
         n_train_used=round(sum(map(len, used)) / len(used)),
-        n_test=len(labels),
+        n_test=len(context.labels),
         n_skipped=len(record.get("skipped", ())),
-        n_classes=metrics.n_classes_evaluated(labels, problem),
-        task_fingerprint=task.fingerprint(),
+        n_classes=metrics.n_classes_evaluated(context.labels, data.problem),
+        task_fingerprint=data.task.fingerprint(),
         model_fingerprint=next(iter(data.features.values())).model_fingerprint,
         started_at=context.started_at,
         finished_at=now(),
         environment=describe(providers, context.options.device, wall, cpu, context.command),
-        class_metrics=metrics.class_metrics(labels, scores, problem, n_train, fold=fold),
-        checks=found,
-        artifacts=[predictions],
         record=record,
+        **found,
     )
     seal(report, Path(context.options.side) / "inbox")
     context.started_at = now()

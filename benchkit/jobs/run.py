@@ -7,11 +7,12 @@ from benchkit.catalog.resolve import resolve
 from benchkit.catalog.spec import Spec
 from benchkit.errors import BenchkitError, DataError, FitError, NoTokens
 from benchkit.features.batches import memory_suffices
-from benchkit.interfaces import Classifier, Needs
+from benchkit.interfaces import Classifier, Needs, Question
 from benchkit.jobs.data import JobData
 from benchkit.jobs.evaluate import Context, Outcome, evaluate_cell
 from benchkit.jobs.fit import Probe, Result, alone, fit_pooled, fit_streamed
 from benchkit.jobs.job import Job
+from benchkit.jobs.questions import ask, evaluate_answer
 from benchkit.jobs.traits import run_traits
 from benchkit.progress import Progress
 from benchkit.records.report import Cell, Report
@@ -67,6 +68,8 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         if not probes:
             return outcomes
     pooled = probes.pop("pooled", [])
+    asked = [probe for probe in pooled if isinstance(probe.classifier, Question)]
+    pooled = [probe for probe in pooled if probe not in asked]
 
     def finish(spec: Spec, result: Result) -> None:
         if isinstance(result.scores, BenchkitError):
@@ -84,24 +87,42 @@ def run_job(job: Job, progress: Progress, sealed: Callable[[Report], None]) -> l
         if outcome.report:
             sealed(outcome.report)
 
+    def answered(probe: Probe, cell: Cell) -> Outcome:
+        try:
+            with memory_suffices("cpu", "leave more to this job"), alone(probe.spec.canonical):
+                answers = ask(probe, cell, data)
+                outcome = evaluate_answer(probe, cell, answers, data, context, progress)
+        except FitError as e:
+            return Outcome(cell, error=f"{e}{data.not_finite()}")
+        except BenchkitError as e:
+            return Outcome.of(cell, e)
+        if outcome.report:
+            sealed(outcome.report)
+        return outcome
+
     def look() -> None:
         """Once the test split's pooled features are there, the probes on them are never kept waiting."""
         if data.tested:
             return
         data.extract_test()
         context.look_at(data)
+        for probe in asked:
+            with progress.step(f"ask {probe.spec.canonical}", len(probe.cells), "cells") as step:
+                for cell in probe.cells:
+                    outcomes.append(answered(probe, cell))
+                    step.advance()
         for probe in pooled:
             with progress.step(f"fit {probe.spec.canonical}", len(probe.cells), "cells") as step:
                 for result in fit_pooled(probe, data):
                     finish(probe.spec, result)
                     step.advance()
 
-    if pooled and (data.test_is_cached() or data.pass_seconds("tokens") < SOON or "tokens" not in probes):
+    if (pooled or asked) and (data.test_is_cached() or data.pass_seconds("tokens") < SOON or "tokens" not in probes):
         look()
     for needs, group in sorted(probes.items(), reverse=True):  # the tokens' pass brings the pooled features too
         for spec, result in fit_streamed(needs, group, data):
             finish(spec, result)
-    if pooled:
+    if pooled or asked:
         look()
     return outcomes
 

@@ -44,6 +44,8 @@ class Purpose(IntEnum):
     """Rows that a probe holds out to choose its learning rate and decay by."""
     WORTH = 13
     """Examples of a task that an autoencoder is measured on."""
+    QUESTION = 14
+    """What a question without a probe draws: its examples, and a clustering's first centres."""
 
 
 def sequence(seed: int, purpose: Purpose, *further: int) -> np.random.SeedSequence:

@@ -51,7 +51,7 @@ class Grid:
                 what += " (-1 is all)" if name == "n_train" else ""
                 raise BenchkitError(f"{name} = {_shown(given)} must be {what}, or several")
         for n in self.n_train:
-            if n == 0 or n < -1 or n >= 2**63:
+            if n < -1 or n >= 2**63:
                 raise BenchkitError(
                     f"n_train={_shown(n)} is no number of training examples: give 1 or more, or -1 for all"
                 )
@@ -137,13 +137,29 @@ def make_plan(
         seen_as = {t: (kind_of(task), modality_of(task)) for t, task in tasks}
         for (t, task), (m, model), (c, classifier) in itertools.product(tasks, models, classifiers):
             _check_fit(task, *seen_as[t], model, classifier)
+            trained = _is_trained(classifier)
             for n, s in itertools.product(grid.n_train, grid.seed):
-                seen.setdefault(Cell(t, m, c, n, s), (task, model, classifier))
+                cell = Cell(t, m, c, n, s) if trained else _untrained(t, m, c, s, classifier)
+                if trained and not n:
+                    raise BenchkitError(
+                        f"n_train=0 is no number of training examples for '{classifier.name}', which is fitted on "
+                        "them: give 1 or more, or -1 for all"
+                    )
+                seen.setdefault(cell, (task, model, classifier))
     planned = _look_up(store, seen, options)
     counts: dict[State, int] = {"done": 0, "claimed": 0, "failed": 0, "todo": 0}
     for p in planned:
         counts[p.state] += 1
     return Plan(planned, counts)
+
+
+def _is_trained(classifier: Spec) -> bool:
+    return classifier.kind == "scorer" or bool(classifier.cls.trains(classifier.params))
+
+
+def _untrained(task: str, model: str, name: str, seed: int, classifier: Spec) -> Cell:
+    """The one cell, however many training sizes are asked for (and seeds, where none is drawn from)."""
+    return Cell(task, model, name, 0, 0 if getattr(classifier.cls, "seedless", False) else seed)
 
 
 def _shown(value: Any) -> str:

@@ -159,6 +159,11 @@ class Results:
         """The test scores of a run. Raises StoreError where they are missing, or are not what the run has left."""
         report = self.report(run)
         found = [a for a in report.artifacts if a.kind == "predictions"]
+        if answers := [a for a in report.artifacts if a.kind == "answers"]:
+            raise StoreError(
+                f"run {run} asked the features without a probe and has no predictions: what it found of each example "
+                f"is in '{self._store.side / answers[0].path}'"
+            )
         if not found:
             raise StoreError(f"run {run} has no predictions")
         path = self._store.side / found[0].path

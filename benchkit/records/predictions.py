@@ -55,3 +55,25 @@ def as_parquet(
     metadata = {"classes": json.dumps(list(classes)), "run": run}
     pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
     return sink.getvalue().to_pybytes()
+
+
+def answers_as_parquet(
+    ids: Sequence[str],
+    folds: Int[np.ndarray, " N"],
+    table: Float32[np.ndarray, "N K"],
+    columns: Sequence[str],
+    run: str,
+) -> bytes:
+    """Of a question without a probe: columns id, fold, and one for each of `columns`, null where an example was not
+    asked about."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    made = {"id": pa.array(list(ids), pa.string()), "fold": pa.array(folds.tolist(), pa.int32())}
+    for name, values in zip(columns, table.T, strict=True):
+        missing = np.isnan(values)
+        made[name] = pa.array(np.where(missing, np.float32(0), values).tolist(), pa.float32(), mask=missing)
+    found = pa.Table.from_arrays(list(made.values()), names=list(made))
+    sink = pa.BufferOutputStream()
+    pq.write_table(found.replace_schema_metadata({"run": run}), sink, compression="zstd")
+    return sink.getvalue().to_pybytes()

@@ -19,10 +19,11 @@ docs/plugins.md walks through a whole plugin and its tests.
 from benchkit.testing.backbone import BackboneSuite, check_backbone
 from benchkit.testing.classifier import ClassifierSuite, check_classifier
 from benchkit.testing.common import HEAVY
+from benchkit.testing.question import QuestionSuite, check_question
 from benchkit.testing.scorer import ScorerSuite, check_scorer
 from benchkit.testing.task import TaskSuite, check_task
 
 __all__ = [
-    "HEAVY", "BackboneSuite", "ClassifierSuite", "ScorerSuite", "TaskSuite", "check_backbone", "check_classifier",
-    "check_scorer", "check_task",
+    "HEAVY", "BackboneSuite", "ClassifierSuite", "QuestionSuite", "ScorerSuite", "TaskSuite", "check_backbone",
+    "check_classifier", "check_question", "check_scorer", "check_task",
 ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchkit.interfaces import Modality
-from benchkit.testing import BackboneSuite, ClassifierSuite, ScorerSuite, TaskSuite
+from benchkit.testing import BackboneSuite, ClassifierSuite, QuestionSuite, ScorerSuite, TaskSuite
 
 
 class TestPixels(BackboneSuite):
@@ -50,6 +50,18 @@ class TestCentroid(ClassifierSuite):
 
 class TestKNN(ClassifierSuite):
     spec = "knn"
+
+
+class TestRetrieval(QuestionSuite):
+    spec = "retrieval"
+
+
+class TestRetrievalInTrain(QuestionSuite):
+    spec = "retrieval,gallery=train"
+
+
+class TestClustering(QuestionSuite):
+    spec = "clustering,repeats=3"
 
 
 class TestMLP(ClassifierSuite):

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.read import Db, ReadOnly, Seed, Spreadsheet, Task
+from benchkit.cli.read import Canonical, Db, ReadOnly, Seed, Spreadsheet, Task
 from benchkit.progress import say
 
 if TYPE_CHECKING:
     from benchkit.metrics import Difference
+    from benchkit.reading.names import Names
     from benchkit.store.queries import RunRow
 
 
@@ -43,6 +44,7 @@ def compare(
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
     digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
     spreadsheet: Spreadsheet = False,
+    canonical: Canonical = False,
     read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
@@ -55,6 +57,7 @@ def compare(
     from benchkit.progress import for_stream
     from benchkit.reading.asked import asked
     from benchkit.reading.compare import paired, pairs
+    from benchkit.reading.names import names_of
     from benchkit.reading.results import Results
     from benchkit.store import queries
 
@@ -80,10 +83,13 @@ def compare(
             for a, b in found:
                 rows.append((a, b, paired(results, a.run, b.run, metric, replicates=replicates)))
                 step.advance()
-    _write(rows, format.value, digits, spreadsheet)
+        names = names_of(results.store, [run for row in rows for run in row[:2]], canonical)
+    _write(rows, format.value, digits, spreadsheet, names)
 
 
-def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits: int, spreadsheet: bool) -> None:
+def _write(
+    rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits: int, spreadsheet: bool, named: "Names"
+) -> None:
     import json
 
     from benchkit.reading.tables import (
@@ -96,6 +102,7 @@ def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits:
         text_table,
         training_size,
     )
+    from benchkit.store.queries import NAMES
 
     if format in ("csv", "json"):
         records = [_record(*row) for row in rows]
@@ -109,7 +116,8 @@ def _write(rows: "list[tuple[RunRow, RunRow, Difference]]", format: str, digits:
         names = [
             str(x) if x == y else f"{x} vs {y}"
             for x, y in zip(
-                (*a[2:5], training_size(a.n_train), a.seed), (*b[2:5], training_size(b.n_train), b.seed), strict=True
+                *((*(named(c, getattr(r, c)) for c in NAMES), training_size(r.n_train), r.seed) for r in (a, b)),
+                strict=True,
             )
         ]
         sure = "" if d.share_above is None else f"{d.share_above:.1%}"

@@ -37,6 +37,9 @@ Spreadsheet = Annotated[
     bool,
     typer.Option("--spreadsheet", help="In CSV, put an apostrophe before what a spreadsheet takes for a formula."),
 ]
+Canonical = Annotated[
+    bool, typer.Option("--canonical", help="Names as the registry has them, in the place of labels and short ones.")
+]
 Json = Annotated[bool, typer.Option("--json", help="As JSON, every number in full.")]
 
 
@@ -68,12 +71,14 @@ def ls(
     seed: Seed = None,
     limit: Annotated[int, typer.Option(min=0, help="How many at most; 0 is all.")] = 20,
     history: Annotated[bool, typer.Option("--all", help="Superseded runs too, with their number in brackets.")] = False,
+    canonical: Canonical = False,
     json: Json = False,
     read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
     """Lists runs, the newest first."""
-    from benchkit.reading.tables import Screen, emit, note_places, runs_table
+    from benchkit.reading.names import names_of
+    from benchkit.reading.tables import Screen, emit, runs_table, say_above
     from benchkit.store import look, queries
 
     filters = _filters(task, model, classifier, n_train, seed, history)
@@ -83,14 +88,14 @@ def ls(
         failed = queries.count_failures(store, filters)
         if not runs:
             _note(queries.nothing_matches(store, filters))
-        if not json:
-            note_places(store, runs)
+        names = names_of(store, runs, canonical=canonical or json)
     if json:
         from json import dumps
 
         emit(dumps([r._asdict() for r in runs], indent=2))
     elif runs:
-        emit(runs_table(runs, Screen.of(sys.stdout)))
+        say_above(names)
+        emit(runs_table(runs, Screen.of(sys.stdout), names))
     if more:
         _note(f"{more:,} more: --limit 0 lists all")
     if failed:
@@ -173,6 +178,7 @@ def table(
     intervals: Annotated[bool, typer.Option(help="Show intervals; over several seeds, standard deviations.")] = True,
     chance: Annotated[bool, typer.Option(help="Show what a constant scorer gets, below.")] = True,
     digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
+    canonical: Canonical = False,
     published: Annotated[
         bool, typer.Option("--published", help="Instead: our numbers beside those that papers report, and the gap.")
     ] = False,
@@ -185,9 +191,10 @@ def table(
     A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
     """
     from benchkit.machine.garbage import no_collecting
+    from benchkit.reading.names import names_of
     from benchkit.reading.pivot import entries, pivot
     from benchkit.reading.rendering import render
-    from benchkit.reading.tables import Screen, emit, note_places
+    from benchkit.reading.tables import Screen, emit
     from benchkit.store import look
 
     with no_collecting():
@@ -203,8 +210,7 @@ def table(
             elif made.added:
                 several, s = " and ".join(made.added), "s" if len(made.added) == 1 else ""
                 _note(f"{several} differ{s} among these runs, and so is in the table too")
-            if format is TableFormat.text:
-                note_places(store, made.entries)
+            names = names_of(store, made.entries, canonical)
         if made.grid or format in (TableFormat.csv, TableFormat.json):
             screen = Screen.of(sys.stdout)
             emit(
@@ -216,6 +222,7 @@ def table(
                     chance=chance,
                     screen=screen,
                     spreadsheet=spreadsheet,
+                    names=names,
                 )
             )
         del made  # so that it is gone when garbage is looked for again
@@ -254,6 +261,7 @@ def rm(
 
     'failed' forgets what is known of the cells that failed, of all or of those that match the filters.
     """
+    from benchkit.reading.names import names_of
     from benchkit.reading.tables import Screen, emit, runs_table
     from benchkit.store import open_store, queries
     from benchkit.store.remove import remove
@@ -275,7 +283,7 @@ def rm(
         if not doomed:
             raise BenchkitError(f"nothing was removed: {queries.nothing_matches(store, filters)}")
         if not yes:
-            emit(runs_table(doomed, Screen.of(sys.stdout)))
+            emit(runs_table(doomed, Screen.of(sys.stdout), names_of(store, doomed)))
             what = "this run" if len(doomed) == 1 else f"these {len(doomed):,} runs"
             _confirm(f"Remove {what} with all predictions, for good?")
         gone = remove(store, [r.run for r in doomed])

@@ -28,7 +28,8 @@ def as_json(stored: Stored, side: Path) -> str:
                 "high": r.high, "git_commit": r.git_commit} for r in stored.history]  # fmt: skip
     known = {"run": stored.run, "current": stored.current, "ingested_at": stored.ingested_at}
     conflicts = [c._asdict() for c in stored.conflicts]
-    return json.dumps(known | record | {"history": history, "conflicts": conflicts}, indent=2)
+    note = {"note": stored.note._asdict()} if stored.note else {}
+    return json.dumps(known | record | {"history": history, "conflicts": conflicts} | note, indent=2)
 
 
 def as_text(stored: Stored, side: Path, screen: Screen, *, verbose: bool = False, classes: bool = False) -> str:
@@ -76,6 +77,9 @@ def _title(stored: Stored) -> str:
         ("n_train", f"{training_size(r.cell.n_train)} ({r.n_train_used:,} examples used)"),
         ("seed", str(r.cell.seed)),
     ]
+    if n := stored.note:
+        tags = f" [{', '.join(n.tags)}]" if n.tags else ""
+        lines.append(("note", clean(f"{n.note}{tags} ({n.user}, {ago(n.noted_at)})".strip())))
     return "\n".join([f"run {stored.run} ({standing}), {r.uuid}", *_aligned(lines)])
 
 

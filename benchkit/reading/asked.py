@@ -1,20 +1,23 @@
 """Which runs the words of a user name: the filters of every reading command, of `rm`, `compare` and `Results`.
 
-A word for a task, a model or a classifier is one of four things:
+A word for a task, a model or a classifier is one of these:
 
     bird-mae                        a bare name: all its variants, whatever their checkpoint, parameters or version
     esc50,root=DIR                  a spec, resolved as `run` does: that very thing (a path by its fingerprint)
     esc50,root=fp-6b7736f6a25ce061  a canonical string, as the registry has it
     bird-mae*layer=2?               a pattern over canonical strings
+    "Ours, large", "bird-mae (tiny)"  a label, or what tables show for a name with a place
 
 A spec or canonical string that names no version is of every version (`linear` and `linear@2`); `linear@1` is of the
 first alone. What tells the variants of a bare name apart may be written out, defaults too: `linear,lr=0.001`.
 """
 
+import os
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, cast
 
-from benchkit.catalog.spec import FINGERPRINT, Kind, RawSpec
+from benchkit.catalog.spec import FINGERPRINT, Kind, RawSpec, local_path
 from benchkit.errors import BenchkitError, SpecError
 from benchkit.store.queries import NAMES, Filters, Word, is_glob
 
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 
 Names = str | Iterable[str] | None
 Numbers = int | Iterable[int] | None
+_SHOWN = re.compile(r"([a-z0-9][^ ()]*) \(([^()]+)\)")
+"""What `benchkit.reading.names` shows of a name with a place."""
 _NUMBER = ("[0-9]", "[0-9][0-9]")
 """Versions as a pattern has them."""
 
@@ -61,7 +66,8 @@ def _word(column: str, text: str) -> Word:
     try:
         raw = RawSpec.parse(text)
     except SpecError as e:
-        return Word(column, text, (text,), str(e))
+        shown = _SHOWN.fullmatch(text)
+        return Word(column, text, (text,), str(e), (f"{shown[1]}*fp-*", f"*/{shown[2]}") if shown else None)
     if raw.checkpoint is None and not raw.params:
         return Word(column, text, tuple(_variants(raw)))
     patterns, why = [text, str(raw)], ""
@@ -74,7 +80,27 @@ def _word(column: str, text: str) -> Word:
         except (BenchkitError, OSError) as e:
             why = str(e)
     found = [v for p in dict.fromkeys(patterns) for v in _versions(p)]
-    return Word(column, text, tuple(dict.fromkeys(found)), why)
+    return Word(column, text, tuple(dict.fromkeys(found)), why, _once_at(raw) if why else None)
+
+
+def _once_at(raw: RawSpec) -> tuple[str, str] | None:
+    """Of a spec with one path that is not there any more: names that have another thing's fingerprint there, and the
+    path."""
+    gone = [(k, v) for k, v in raw.params if "/" in v and local_path(v) is None]
+    if len(gone) != 1:
+        return None
+    key, path = gone[0]
+    others = tuple((k, "fp-" if k == key else v) for k, v in raw.params)
+    like = str(RawSpec(raw.name, raw.dist, raw.version, raw.checkpoint, others)).replace(f"{key}=fp-", f"{key}=fp-*")
+    return like, "/" + os.path.abspath(path)
+
+
+def canonical(column: str, text: str) -> str | None:
+    """The canonical string of a spec; None where it is none that a plugin understands here."""
+    try:
+        return _resolved(column, text).canonical
+    except (BenchkitError, OSError):
+        return None
 
 
 def _resolved(column: str, text: str) -> "Spec":
@@ -124,4 +150,4 @@ def narrow(filters: Filters, column: str, texts: Sequence[str]) -> Filters:
     return replace(filters, **{column: getattr(one, column)}, words=(*rest, *one.words))
 
 
-__all__ = ["asked", "narrow"]
+__all__ = ["asked", "canonical", "narrow"]

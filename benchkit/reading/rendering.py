@@ -1,12 +1,13 @@
 """How the table of results is written: as text for a terminal, in Markdown, LaTeX, CSV and JSON."""
 
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Literal
 
 from benchkit.reading import tables
+from benchkit.reading.names import Names
 from benchkit.reading.pivot import Key, Pivot
 from benchkit.store.queries import Entry
 
@@ -22,8 +23,10 @@ def render(
     chance: bool = True,
     screen: tables.Screen = tables.Screen(),
     spreadsheet: bool = False,
+    names: Names = Names(),
 ) -> str:
-    """The table as text. spreadsheet: CSV without formulas.
+    """The table as text. spreadsheet: CSV without formulas. names: what is shown for canonical ones,
+    but in CSV and JSON, which are for programs.
 
     intervals: show them, or over several seeds the standard deviation. chance: a row with what a
     constant scorer gets, where a column is of one task."""
@@ -31,6 +34,7 @@ def render(
         return _json(table)
     if format == "csv":
         return _csv(table, intervals, spreadsheet)
+    table = _named(table, names)
     markup = {"text": _TEXT, "markdown": _MARKDOWN, "latex": _LATEX}[format]
     letters = _letters(table)
     cells = _cells(table, markup, letters, digits, intervals)
@@ -42,7 +46,10 @@ def render(
     if chance:
         _add_chance(table, header, rows, markup, digits)
     right = range(len(table.rows), len(header[0]))
-    caption, legend = _caption(table), _legend(table, markup, letters, intervals)
+    caption, legend = (
+        "; ".join(filter(None, [_caption(table), names.above])),
+        _legend(table, markup, letters, intervals),
+    )
     if format == "text":
         best = {(i, len(table.rows) + j) for i, j in table.best}
         grid = tables.text_table(header, rows, bold=best, fold=range(len(table.rows)), screen=screen)
@@ -56,6 +63,23 @@ def render(
         f"\\par{{\\footnotesize {line}}}" for line in filter(None, [tables.escape_latex(caption), *legend])
     )
     return f"% needs \\usepackage{{booktabs}}\n{tables.latex_table(header, rows, right=right)}\n{notes}"
+
+
+def _named(table: Pivot, names: Names) -> Pivot:
+    """The same under the names that people read."""
+
+    def keys(dimensions: Sequence[str], found: Sequence[Key]) -> tuple[Key, ...]:
+        return tuple(
+            tuple(names(d, v) if isinstance(v, str) else v for d, v in zip(dimensions, key, strict=True))
+            for key in found
+        )
+
+    return replace(
+        table,
+        row_keys=keys(table.rows, table.row_keys),
+        column_keys=keys(table.columns, table.column_keys),
+        fixed={d: names(d, v) if isinstance(v, str) else v for d, v in table.fixed.items()},
+    )
 
 
 @dataclass(frozen=True)

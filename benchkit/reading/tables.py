@@ -10,7 +10,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,8 +21,8 @@ from benchkit.machine.times import local, shown
 from benchkit.progress import say
 
 if TYPE_CHECKING:
-    from benchkit.store import Store
-    from benchkit.store.queries import Entry, RunRow
+    from benchkit.reading.names import Names
+    from benchkit.store.queries import RunRow
 
 Row = Sequence[str]
 GAP = "  "
@@ -258,11 +258,13 @@ RUNS_HEADER = (
 )  # fmt: skip
 
 
-def runs_table(runs: "Sequence[RunRow]", screen: Screen = Screen()) -> str:
-    """One line a run. A superseded one has its number in brackets."""
+def runs_table(runs: "Sequence[RunRow]", screen: Screen = Screen(), names: "Names | None" = None) -> str:
+    """One line a run. A superseded one has its number in brackets. names: what is shown for canonical ones."""
+    called = names or (lambda _, name: name)
     rows = [
         (
-            str(r.run) if r.current else f"({r.run})", r.task, r.model, r.classifier, training_size(r.n_train),
+            str(r.run) if r.current else f"({r.run})", called("task", r.task), called("model", r.model),
+            called("classifier", r.classifier), training_size(r.n_train),
             str(r.seed), r.metric, number(r.value), interval(r.low, r.high), number(r.chance),
             " ".join(r.marks) or "ok", ago(r.finished_at),
         )
@@ -271,19 +273,19 @@ def runs_table(runs: "Sequence[RunRow]", screen: Screen = Screen()) -> str:
     return text_table([RUNS_HEADER], rows, right=(0, 4, 5, 7, 9), fold=(1, 2, 3, 10), screen=screen)
 
 
-def note_places(store: "Store", rows: "Iterable[Entry | RunRow]") -> None:
-    """On stderr, where fingerprints are all that tells names of these rows apart: what they are of."""
-    from benchkit.store.places import places
-
-    for fingerprint, path in places(store, rows).items():
-        say(f"{fingerprint}: {path}", sys.stderr)
+def say_above(names: "Names") -> None:
+    """On stderr, what all rows have in common."""
+    if names.above:
+        say(names.above, sys.stderr)
 
 
 def print_runs(path: Path, runs: Sequence[int]) -> None:
     """These runs of the registry at `path`, in their order."""
+    from benchkit.reading.names import names_of
     from benchkit.store import open_store, queries
 
     with open_store(path, create=False) as store:
         found = {r.run: r for r in queries.runs_by_number(store, runs)}
-        note_places(store, found.values())
-    emit(runs_table([found[run] for run in runs if run in found], Screen.of(sys.stdout)))
+        names = names_of(store, found.values())
+    say_above(names)
+    emit(runs_table([found[run] for run in runs if run in found], Screen.of(sys.stdout), names))

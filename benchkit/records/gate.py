@@ -62,6 +62,7 @@ _PREDICTIONS = re.compile(r"predictions/[0-9a-f]{32}\.parquet")
 _NAME = re.compile(r"benchkit-[0-9a-f]{8}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\+-]{0,255}")
 _TIME = re.compile(r"(19[7-9]\d|20\d\d)-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
+_PRINT = re.compile(r"fp-[0-9a-f]{16}")
 _JOB = re.compile(r"[0-9]{1,19}(_[0-9]{1,9})?")
 
 
@@ -136,6 +137,8 @@ INTEGER = Kind("a whole number", int, lambda v: -(2**63) <= v < 2**63)
 COUNT = Kind("a whole number from 0", int, lambda v: 0 <= v < 2**63)
 FLAG = Kind("0 or 1", int, lambda v: v in (0, 1))
 REAL = Kind("a finite number", float, math.isfinite)
+COLUMN = Kind("task, model or classifier", str, lambda v: v in ("task", "model", "classifier"))
+PRINT = Kind("fp- and 16 hexadecimal digits", str, lambda v: _PRINT.fullmatch(v) is not None)
 STATUS = Kind("ok, warn or fail", str, lambda v: v in ("ok", "warn", "fail"))
 
 Uuid = Annotated[str, UUID]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchkit.records.gate import (
+    COLUMN,
     COUNT,
     FLAG,
     INTEGER,
@@ -17,6 +18,7 @@ from benchkit.records.gate import (
     OBJECT,
     OWNER,
     PREDICTIONS,
+    PRINT,
     REAL,
     SHA256,
     STATUS,
@@ -85,6 +87,14 @@ COLUMNS: Mapping[str, Mapping[str, Kind]] = {
         "digest": SHA256.or_none(),
     },
     "diagnosis_points": {"diagnosis_id": INTEGER, "point": TEXT, "name": TEXT, "value": REAL.or_none()},
+    "places": {"fingerprint": PRINT, "path": TEXT, "host": TEXT, "seen_at": TIME},
+    "labels": {"kind": COLUMN, "name": TEXT, "label": TEXT},
+    "studies": {
+        "id": INTEGER, "name": TEXT, "note": TEXT, "tags": LIST, "sweep": TEXT, "user": TEXT, "host": TEXT,
+        "started_at": TIME, "updated_at": TIME,
+    },
+    "study_cells": {"study_id": INTEGER, **CELL},
+    "notes": {"run_id": INTEGER, "note": TEXT, "tags": LIST, "user": TEXT, "noted_at": TIME},
 }  # fmt: skip
 
 

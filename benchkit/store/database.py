@@ -19,7 +19,7 @@ from benchkit.machine.files import make_new, reading, scratch, writing
 from benchkit.machine.home import expanded
 from benchkit.store.connection import ANEW, Database, StoreBusy, errors, explained, patiently
 from benchkit.store.filesystem import network_filesystem
-from benchkit.store.migrations import APPLICATION_ID, FILLED, MIGRATIONS, VERSION, statements, tables
+from benchkit.store.migrations import APPLICATION_ID, FILLED, MIGRATIONS, PLACED, VERSION, statements, tables
 
 DEFAULT = "registry.sqlite"
 CACHE_KIB = 8_192
@@ -294,10 +294,18 @@ def _prepare(store: Store, create: bool, made: bool) -> None:
         for number, script in enumerate(MIGRATIONS[done:], start=done + 1):
             for statement in statements(script):
                 store.execute(statement)
+            if number == PLACED and not new:
+                _place(store)
             if number in FILLED and not new:
                 _fill(store, FILLED[number])
             store.execute(f"PRAGMA user_version = {number}")
         store.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _place(store: Store) -> None:
+    from benchkit.store.placing import place_all
+
+    place_all(store.execute)
 
 
 def _fill(store: Store, of: Sequence[str]) -> None:

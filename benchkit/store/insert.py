@@ -9,6 +9,7 @@ from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Check, Environment, Report
 from benchkit.records.sealing import Sealed
 from benchkit.store.database import Store
+from benchkit.store.placing import note_places
 from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, digest, environment_digest, recomputed, row_digest
 
 CELL = "task = ? AND model = ? AND classifier = ? AND n_train = ? AND seed = ?"
@@ -76,6 +77,7 @@ def insert_report(
     }
     run = insert_row(store, "runs", row | {"digest": digest(RUNS, row, of_it, hanging)})
     insert_hanging(store, run, hanging)
+    note_places(store.execute, report)
     if not history:
         store.execute(f"DELETE FROM claims WHERE {CELL}", cell)
         store.execute(f"DELETE FROM failures WHERE {CELL}", cell)

@@ -30,6 +30,7 @@ from benchkit.store.ingest import waiting
 from benchkit.store.insert import CELL, insert_diagnosis, insert_report, insert_single, insert_training
 from benchkit.store.reports import load_diagnosis, load_reports, load_training
 from benchkit.store.whole import DIAGNOSES, RUNS, TRAININGS, Whole, recomputed
+from benchkit.store.words import bring_words
 
 
 @dataclass
@@ -74,6 +75,7 @@ def merge(store: Store, path: Path, progress: Progress, *, dry_run: bool = False
                 plan = _choose(store, other, merged := _again(merged))
                 _bring_runs(store, other, plan, merged, path, progress)
                 _bring_records(store, other, merged)
+                bring_words(store, other)
                 if dry_run:
                     raise _DryRun
         except _DryRun:

@@ -253,12 +253,61 @@ CREATE INDEX failures_seq ON failures (seq);
 CREATE INDEX submissions_seq ON submissions (seq);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4)
+_V5 = """
+CREATE TABLE places (
+    fingerprint TEXT NOT NULL,
+    path TEXT NOT NULL,
+    host TEXT NOT NULL,
+    seen_at TEXT NOT NULL,
+    PRIMARY KEY (fingerprint, path, host)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE labels (
+    kind TEXT NOT NULL CHECK (kind IN ('task', 'model', 'classifier')),
+    name TEXT NOT NULL,
+    label TEXT NOT NULL,
+    PRIMARY KEY (kind, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE studies (
+    id INTEGER PRIMARY KEY,
+    name TEXT NOT NULL UNIQUE,
+    note TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    sweep TEXT NOT NULL,
+    user TEXT NOT NULL,
+    host TEXT NOT NULL,
+    started_at TEXT NOT NULL,
+    updated_at TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE study_cells (
+    study_id INTEGER NOT NULL REFERENCES studies (id) ON DELETE CASCADE,
+    task TEXT NOT NULL,
+    model TEXT NOT NULL,
+    classifier TEXT NOT NULL,
+    n_train INTEGER NOT NULL,
+    seed INTEGER NOT NULL,
+    PRIMARY KEY (study_id, model, classifier, task, n_train, seed)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE notes (
+    run_id INTEGER NOT NULL PRIMARY KEY REFERENCES runs (id) ON DELETE CASCADE,
+    note TEXT NOT NULL,
+    tags TEXT NOT NULL,
+    user TEXT NOT NULL,
+    noted_at TEXT NOT NULL
+) STRICT;
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
 VERSION = len(MIGRATIONS)
 FILLED: dict[int, tuple[str, ...]] = {
     3: ("runs", "trainings", "diagnoses"), 4: ("failures", "submissions", "conflicts"),
 }  # fmt: skip
 """Steps after which what is there gets its checksums (benchkit.store.whole), and of which tables."""
+PLACED = 5
+"""The step after which the places that runs name are noted (benchkit.store.placing)."""
 
 
 @cache

@@ -282,7 +282,66 @@ class DiagnosisPoint(Base):
         primary_key = CompositeKey("diagnosis", "point", "name")
 
 
+class Place(Base):
+    fingerprint = TextField()
+    path = TextField()
+    host = TextField()
+    seen_at = TextField()
+
+    class Meta:
+        table_name = "places"
+        primary_key = CompositeKey("fingerprint", "path", "host")
+
+
+class Label(Base):
+    kind = TextField()
+    name = TextField()
+    label = TextField()
+
+    class Meta:
+        table_name = "labels"
+        primary_key = CompositeKey("kind", "name")
+
+
+class Study(Base):
+    name = TextField(unique=True)
+    note = TextField()
+    tags = JSONField()
+    sweep = TextField()
+    user = TextField()
+    host = TextField()
+    started_at = TextField()
+    updated_at = TextField()
+
+    class Meta:
+        table_name = "studies"
+
+
+class StudyCell(Base):
+    study = ForeignKeyField(Study, on_delete="CASCADE")
+    task = TextField()
+    model = TextField()
+    classifier = TextField()
+    n_train = IntegerField()
+    seed = IntegerField()
+
+    class Meta:
+        table_name = "study_cells"
+        primary_key = CompositeKey("study", "model", "classifier", "task", "n_train", "seed")
+
+
+class Note(Base):
+    run = ForeignKeyField(Run, on_delete="CASCADE", primary_key=True)
+    note = TextField()
+    tags = JSONField()
+    user = TextField()
+    noted_at = TextField()
+
+    class Meta:
+        table_name = "notes"
+
+
 MODELS: tuple[type[Base], ...] = (
     Environment, Run, Metric, ClassMetric, Check, Artifact, Claim, Sighting, Failure, Submission, Conflict, Training,
-    TrainingMetric, Diagnosis, DiagnosisPoint,
+    TrainingMetric, Diagnosis, DiagnosisPoint, Place, Label, Study, StudyCell, Note,
 )  # fmt: skip

@@ -17,6 +17,7 @@ from benchkit.records.gate import INTEGER, REAL, TEXT
 from benchkit.records.report import Cell, Report
 from benchkit.store.columns import COLUMNS, gate, held
 from benchkit.store.database import Store, errors
+from benchkit.store.notes import Note, note_of
 from benchkit.store.reports import load_reports
 
 NAMES = ("task", "model", "classifier")
@@ -27,12 +28,14 @@ SHORTEST_UUID = 4
 
 class Word(NamedTuple):
     """What a user wrote for a column of names (benchkit.reading.asked), the canonical strings and patterns that it
-    stands for, and where it is no spec that resolves here, why."""
+    stands for, and where it is no spec that resolves here, why. It may be a label too. seen: names like the pattern
+    that have a place like the path, for `bird-mae (bird_mae_tiny)` and for files that are gone."""
 
     column: str
     text: str
     patterns: tuple[str, ...]
     why: str = ""
+    seen: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +65,25 @@ class Filters:
         values: list[Any] = []
         for column in NAMES:
             if wanted := getattr(self, column):
-                tests = (f"runs.{column} {'GLOB' if is_glob(w) else '='} ?" for w in wanted)
+                tests = [f"runs.{column} {'GLOB' if is_glob(w) else '='} ?" for w in wanted]
                 clauses.append(f"({' OR '.join(tests)})")
                 values += wanted
+                for word in self.words:
+                    if word.column == column and not is_glob(word.text):
+                        clauses[-1] = f"({clauses[-1]} OR {_LABELLED.format(column)})"
+                        values += [column, word.text]
+                    if word.column == column and word.seen:
+                        clauses[-1] = f"({clauses[-1]} OR {_SEEN.format(column)})"
+                        values += word.seen
         for column in NUMBERS:
             if numbers := getattr(self, column):
                 clauses.append(f"runs.{column} IN ({', '.join('?' * len(numbers))})")
                 values += numbers
         return " AND ".join(clauses), values
+
+
+_LABELLED = "runs.{0} IN (SELECT name FROM labels WHERE kind = ? AND label = ?)"
+_SEEN = "runs.{0} GLOB ? AND EXISTS (SELECT 1 FROM places WHERE instr(runs.{0}, fingerprint) AND ('/' || path) GLOB ?)"
 
 
 def is_glob(pattern: str) -> bool:
@@ -147,7 +161,7 @@ def nothing_matches(store: Store, filters: Filters) -> str:
         words = [w for w in filters.words if w.column == column]
         for word in words or [Word(column, p, (p,)) for p in getattr(filters, column)]:
             given: dict[str, Any] = {column: word.patterns}
-            where, values = Filters(**given, history=True).where()
+            where, values = Filters(**given, history=True, words=(word,)).where()
             if _all(store, f"SELECT 1 FROM runs INDEXED BY runs_table WHERE {where} LIMIT 1", values):
                 continue
             named = f"no run has {column} '{word.text}'"
@@ -173,6 +187,7 @@ class Stored:
     report: Report
     history: list[RunRow]
     conflicts: list["Conflict"] = field(default_factory=list)
+    note: Note | None = None
 
 
 class Conflict(NamedTuple):
@@ -225,7 +240,7 @@ def load(store: Store, run: int) -> Stored:
         conflicting = f"SELECT {', '.join(names)} FROM conflicts WHERE run_id = ? OR other_id = ?"
         gate(store.path, "conflicts", names, found := _all(store, conflicting, [run, run]))
         conflicts = [Conflict(b if run == a else a, run == a, *rest) for a, b, *rest in found]
-        return Stored(run, bool(current), ingested_at, report, history, conflicts)
+        return Stored(run, bool(current), ingested_at, report, history, conflicts, note_of(store, run))
 
 
 _KNOWN = {**COLUMNS["environments"], **COLUMNS["runs"], "run": INTEGER}
@@ -402,6 +417,15 @@ def published(store: Store, filters: Filters) -> list[PublishedRow]:
     )
     held(store.path, _PUBLISHED_KINDS, found)
     return [PublishedRow(*row) for row in found]
+
+
+def names_in(store: Store, column: str, filters: Filters = Filters(history=True)) -> list[str]:
+    """The names that runs have in one of the columns task, model and classifier, sorted."""
+    assert column in NAMES
+    where, values = filters.where()
+    found = _all(store, f"SELECT DISTINCT {column} FROM runs INDEXED BY runs_table WHERE {where} ORDER BY 1", values)
+    gate(store.path, "runs", (column,), found)
+    return [row[0] for row in found]
 
 
 def metric_names(store: Store) -> list[str]:

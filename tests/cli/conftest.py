@@ -18,7 +18,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchkit.cli import catalog, read
+from benchkit.cli import catalog, naming, read
 from benchkit.errors import BenchkitError
 from benchkit.records.report import Cell, Check, Metric, Report
 from benchkit.store import open_store
@@ -49,6 +49,7 @@ def cli() -> Callable[..., Ran]:
     """A command in this process, its output into a pipe. An error is what the console script would print."""
     app = typer.Typer(pretty_exceptions_enable=False)
     read.register(app)
+    naming.register(app)
     catalog.register(app)
 
     def invoke(*words: object) -> Ran:

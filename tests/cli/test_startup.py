@@ -27,8 +27,9 @@ OURS = {
         "catalog.spec", "machine.files", "machine.home", "machine.times", "reading", "reading.tables",
     },
     "ls": {
-        *FACE, "machine.files", "machine.home", "machine.times", "reading", "reading.tables", "records", "records.gate",
-        "records.others", "records.report", "store",
+        *FACE, "catalog", "catalog.params", "catalog.spec", "machine.files", "machine.home", "machine.times", "reading",
+        "reading.asked", "reading.names", "reading.tables", "records", "records.gate", "records.others",
+        "records.report", "store",
     },
 }  # fmt: skip
 """The modules of benchkit itself that each command may import; those of the rooms cli and store count as one."""

@@ -315,6 +315,7 @@ def test_looking_changes_nothing(mine: Path, cli: Any, make_report: Callable[...
                 for t in ("runs", "trainings", "diagnoses")
                 for c in ("sealed", "digest")
             ),
+            *(f"DROP TABLE {t}" for t in ("places", "labels", "study_cells", "studies", "notes")),
             *(f"DROP INDEX {t}_seq" for t in ("failures", "submissions")),
             *(f"ALTER TABLE {t} DROP COLUMN seq" for t in ("failures", "submissions")),
             *(f"ALTER TABLE {t} DROP COLUMN digest" for t in ("failures", "submissions", "conflicts")),

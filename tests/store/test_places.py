@@ -1,13 +1,16 @@
-"""Names that only fingerprints tell apart: where the files were is said beside them, and for no others."""
+"""Where the files were that a name holds a fingerprint of: kept with the reports, and said in their names."""
 
-import subprocess
-import sys
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
+from benchkit.progress import Silent
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import seal
 from benchkit.store import open_store, queries
+from benchkit.store.merge import merge
+from benchkit.store.migrations import MIGRATIONS
+from benchkit.store.opening import refresh
 from benchkit.store.places import places
 
 ONE, TWO, THREE = (f"fp-{c * 16}" for c in "abc")
@@ -19,38 +22,40 @@ def fill(
     with open_store(path) as store:
         for seed, (task, model, classifier, params) in enumerate(cells):
             seal(make_report(cell=Cell(task, model, classifier, -1, seed), params=params, artifacts=[]), store.inbox)
+        refresh(store)
 
 
-def test_places_that_tell_two_names_apart_are_named(tmp_path: Path, make_report: Callable[..., Report]) -> None:
+AUTUMN = {"task": {"root": "/data/autumn"}, "classifier": {"checkpoint": "/k"}}
+CELLS = (
+    (f"calls,root={ONE}", "odd", "linear", {"task": {"root": "/data/../data/spring"}}),
+    (f"calls,root={TWO}", "odd", f"fitted:{THREE}", AUTUMN),
+)
+
+
+def test_a_report_brings_the_paths_of_its_fingerprints_and_a_merge_brings_those_of_others(
+    tmp_path: Path, make_report: Callable[..., Report]
+) -> None:
+    fill(tmp_path / "theirs.sqlite", make_report, *CELLS)
+    fill(tmp_path / "r.sqlite", make_report)
+    with open_store(tmp_path / "r.sqlite") as store:
+        merge(store, tmp_path / "theirs.sqlite", Silent())
+        found = places(store, [ONE, TWO, THREE, "no fingerprint"])
+        assert {fp: [p.path for p in seen] for fp, seen in found.items()} == {
+            ONE: ["/data/spring"], TWO: ["/data/autumn"], THREE: ["/k"],
+        }  # fmt: skip
+        assert found[ONE][0].host == queries.recent(store, queries.Filters())[0].host
+
+
+def test_a_registry_from_before_gets_the_places_of_its_runs(tmp_path: Path, make_report) -> None:
     path = tmp_path / "r.sqlite"
-    autumn = {"task": {"root": "/data/autumn"}, "classifier": {"checkpoint": "/k"}}
-    fill(
-        path, make_report,
-        (f"calls,root={ONE}", "odd", "linear", {"task": {"root": "/data/../data/spring"}}),
-        (f"calls,root={TWO}", "odd", f"fitted:{THREE}", autumn),
-        (f"other,root={THREE}", "odd", "linear", {"task": {"root": "/data/alone"}}),
-    )  # fmt: skip
+    fill(path, make_report, *CELLS)
+    db = sqlite3.connect(path)
+    for table in ("places", "labels", "studies", "study_cells", "notes"):
+        db.execute(f"DROP TABLE {table}")
+    db.execute(f"PRAGMA user_version = {len(MIGRATIONS) - 1}")
+    db.commit()
+    db.close()
     with open_store(path) as store:
-        assert places(store, queries.recent(store, queries.Filters())) == {TWO: "/data/autumn", ONE: "/data/spring"}
-        assert places(store, queries.entries(store, queries.Filters(task=(f"calls,root={ONE}",)))) == {}
-    for words in (["ls"], ["table"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "benchkit", *words, "--db", str(path)], capture_output=True, text=True, check=True
-        )
-        assert {f"{ONE}: /data/spring", f"{TWO}: /data/autumn"} <= set(done.stderr.splitlines())
-        assert "/data" not in done.stdout
-    done = subprocess.run(
-        [sys.executable, "-m", "benchkit", "ls", "--json", "--db", str(path)],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert "/data" not in done.stdout + done.stderr
-
-
-def test_files_that_two_scorers_come_from_are_named_too(tmp_path: Path, make_report: Callable[..., Report]) -> None:
-    path = tmp_path / "r.sqlite"
-    cells = [("t", "m", f"fitted:{fp}", {"classifier": {"checkpoint": f"/k/{fp[-1]}"}}) for fp in (ONE, TWO)]
-    fill(path, make_report, *cells, ("t", "m", f"fitted:{THREE}", {}))
-    with open_store(path) as store:
-        assert places(store, queries.recent(store, queries.Filters())) == {TWO: "/k/b", ONE: "/k/a"}
+        assert {fp: p[0].path for fp, p in places(store, [ONE, TWO]).items()} == {
+            ONE: "/data/spring", TWO: "/data/autumn",
+        }  # fmt: skip

@@ -109,6 +109,13 @@ def prefix(dist: str) -> str:
     return "benchkit" if name == "benchkit-core" else name
 
 
+def unqualified(name: str) -> str:
+    """A canonical name without the distribution before it."""
+    head, comma, rest = name.partition(",")
+    first, colon, checkpoint = head.partition(":")
+    return first.rpartition("/")[2] + colon + checkpoint + comma + rest
+
+
 def _escape(value: str) -> str:
     # quote() keeps letters, digits and _ . - of ASCII, and ~, which a shell may take for a home folder.
     return quote(value, safe="/:+@", errors="surrogateescape").replace("~", "%7E")
@@ -291,5 +298,5 @@ def _jsonable(value: Any) -> Any:
 
 __all__ = [
     "NAME", "Kind", "RawSpec", "Spec", "format_value", "local_path", "normalised", "param", "parse_params",
-    "parse_value", "prefix", "presets_of",
+    "parse_value", "prefix", "presets_of", "unqualified",
 ]  # fmt: skip

@@ -16,7 +16,7 @@ from benchkit.catalog.contract import (
     checked_labels,
     checked_problem,
 )
-from benchkit.catalog.spec import Spec
+from benchkit.catalog.spec import Spec, unqualified
 from benchkit.errors import MediaError
 from benchkit.features import Features, Kept, Options, extract, extract_for, forget, is_cached, set_up
 from benchkit.interfaces import Backbone, Fold, Needs, Problem, Task
@@ -195,7 +195,7 @@ class JobData:
             "task": self.task_spec.name,
             "media": self.task.media_key(split) or self.task_spec.canonical,
             "data": checked_fingerprint(self.task),
-            "model": self.model_spec.canonical,
+            "model": unqualified(self.model_spec.canonical),
             "package": self.model_spec.dist,
         }
 

@@ -20,6 +20,7 @@ from benchkit.errors import OF_ITSELF, BenchkitError, did_you_mean
 from benchkit.interfaces import Backbone, Modality, TaskKind
 from benchkit.machine.config import read_toml
 from benchkit.machine.garbage import no_collecting
+from benchkit.planning.owners import Owners
 from benchkit.records.gate import COUNT, INTEGER, JOB, OBJECT, OWNER, REAL, TEXT, TIME
 from benchkit.records.report import Cell
 from benchkit.store.claims import Owner, alive, in_words
@@ -128,7 +129,7 @@ def make_plan(
     size = sum(len(g.task) * len(g.model) * len(g.classifier) * len(g.n_train) * len(g.seed) for g in grids)
     if size > MAX_CELLS:
         raise BenchkitError(f"the grid has {size:,} cells, more than {MAX_CELLS:,}: split it")
-    resolver = _Resolver(catalog or discover())
+    resolver = _Resolver(catalog or discover(), store)
     seen: dict[Cell, tuple[Spec, Spec, Spec]] = {}
     for grid in grids:
         tasks = [resolver("task", t) for t in grid.task]
@@ -216,15 +217,17 @@ def _grid(table: dict[str, Any], where: str) -> Grid:
 class _Resolver:
     """Resolves each spelling once, and gives one Spec for all spellings of one thing."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        self.catalog = catalog
+    def __init__(self, catalog: Catalog, store: Store | None) -> None:
+        self.catalog, self.owners = catalog, Owners(store, catalog)
         self.known: dict[tuple[str, str], tuple[str, Spec]] = {}
 
     def __call__(self, kind: Literal["task", "model", "classifier"], text: str) -> tuple[str, Spec]:
         if (kind, text) not in self.known:
             find = resolve_probe if kind == "classifier" else partial(resolve, kind)
-            spec = find(text, self.catalog)
-            self.known[kind, text] = (spec.canonical, spec)
+            spec = find(self.owners.chosen(kind, text), self.catalog)
+            name = self.owners.name(spec.kind, spec.canonical, spec.dist)
+            self.owners.models = (*self.owners.models, name) if kind == "model" else self.owners.models
+            self.known[kind, text] = (name, spec)
         return self.known[kind, text]
 
 

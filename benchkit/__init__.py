@@ -18,7 +18,7 @@ _NAMES = {
     "benchkit.hookspecs": "Entry hookimpl",
     "benchkit.interfaces": (
         "Answer Asked Backbone Classifier Encoded Example Fitted Fold Labels Layout Modality NoParams Objective "
-        "Problem Published Question Rows Scorer StatedInputs Subset Task Trainable WeightRole Weights"
+        "Precomputed Problem Published Question Rows Scorer StatedInputs Subset Task Trainable WeightRole Weights"
     ),
     "benchkit.machine.cpus": "available_cpus=available",
     "benchkit.machine.files": (
@@ -80,6 +80,7 @@ if TYPE_CHECKING:
         Modality,
         NoParams,
         Objective,
+        Precomputed,
         Problem,
         Published,
         Question,
@@ -153,6 +154,7 @@ __all__ = [
     "OfflineError",
     "OpenAudio",
     "PluginError",
+    "Precomputed",
     "Problem",
     "Progress",
     "Published",

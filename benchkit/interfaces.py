@@ -348,6 +348,27 @@ class Backbone(Component, ABC):
         return iter(())
 
 
+class Precomputed(Backbone):
+    """Features that were computed elsewhere, and are looked up by the example's name: no media is decoded.
+
+    Both modalities suit it, whatever they were made of.
+    """
+
+    modalities = ("image", "audio")
+
+    @abstractmethod
+    def look_up(self, split: str, example: Example) -> Float32[np.ndarray, " D"]:
+        """The features of this example, after `setup`, which gives the same each time. Raises MediaError where there
+        are none."""
+
+    def preprocess(self, raw: Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]) -> np.ndarray:
+        raise BenchkitError(f"{type(self).__name__} has features of a task's examples alone: it can encode nothing new")
+
+    def encode(self, batch: np.ndarray, *, tokens: bool = False) -> Encoded:
+        """Of a batch of looked-up features, [B, D]: themselves."""
+        return Encoded(np.ascontiguousarray(batch, np.float32))
+
+
 # --------------------------------------------------------------------------------------------------------------- probes
 
 

@@ -101,9 +101,24 @@ def options(
 @cache
 def with_commands() -> typer.Typer:
     """The app with every command."""
-    from benchkit.cli import activations, catalog, compare, data, diagnose, job, naming, read, run, sae, status, store
+    from benchkit.cli import (
+        activations,
+        catalog,
+        compare,
+        data,
+        diagnose,
+        features,
+        job,
+        naming,
+        read,
+        run,
+        sae,
+        status,
+        store,
+    )
 
-    for group in (run, status, job, read, compare, naming, store, activations, sae, diagnose, catalog, data):
+    groups = (run, status, job, read, compare, naming, store, activations, sae, diagnose, features, catalog, data)
+    for group in groups:
         group.register(app)
     return app
 

@@ -10,7 +10,7 @@ from benchkit.cli.light import lighten
 HEADINGS: Mapping[str, Sequence[str]] = {
     "Run": ("run", "status", "job", "fetch"),
     "Read": ("ls", "show", "table", "compare", "sql"),
-    "Look inside": ("diagnose", "activations", "sae"),
+    "Look inside": ("diagnose", "activations", "sae", "features"),
     "Keep": ("check", "backup", "merge", "rm", "cache"),
     "Catalog": ("plugins", "tasks", "models", "classifiers", "scorers", "objectives"),
 }

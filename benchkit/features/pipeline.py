@@ -24,8 +24,8 @@ from benchkit.features.cache import Entry, Stored, Writer, drop_rows
 from benchkit.features.lock import Lock, holder, try_lock
 from benchkit.features.made import EXAMPLES, Made, checked_feature_key, measure, source_of
 from benchkit.features.pool import Pool, Prepared, made_of
-from benchkit.features.worker import prepare
-from benchkit.interfaces import Backbone, Example, Task
+from benchkit.features.worker import looked_up, prepare
+from benchkit.interfaces import Backbone, Example, Precomputed, Task
 from benchkit.machine import cpus
 from benchkit.machine.float32 import whole_float32
 from benchkit.media.decode import Media, decoder_versions
@@ -353,6 +353,9 @@ def _batches(
 ) -> Iterator[Iterator[Batch]]:
     """The rows' batches. Examples are prepared by workers, or here where that is quick."""
     examples = _expected(task.examples(split, rows.tolist()), rows, task, split)
+    if isinstance(backbone, Precomputed):
+        yield assemble((_look_up(backbone, split, e) for e in examples), sizer)
+        return
     here = type(backbone)(backbone.params)  # one that was never set up, as in a worker
     workers = options.workers
     first: list[Prepared] = []
@@ -383,6 +386,14 @@ def _probe(here: Backbone, examples: Iterator[Example], n: int) -> tuple[list[Pr
 def _prepare(backbone: Backbone, example: Example) -> Prepared:
     try:
         array, media = prepare(backbone, example.id, example.media)
+        return Prepared(example.index, example.id, array, media)
+    except MediaError as e:
+        return Prepared(example.index, example.id, error=str(e))
+
+
+def _look_up(backbone: Precomputed, split: str, example: Example) -> Prepared:
+    try:
+        array, media = looked_up(backbone, split, example)
         return Prepared(example.index, example.id, array, media)
     except MediaError as e:
         return Prepared(example.index, example.id, error=str(e))

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from benchkit.errors import BenchkitError, MediaError, PluginError
-from benchkit.interfaces import Backbone
+from benchkit.interfaces import Backbone, Example, Precomputed
 from benchkit.machine.trouble import MachineError, Trouble, explained, trouble_of
 from benchkit.media.decode import Audio, Media, content_hash
 from benchkit.media.notes import with_notes
@@ -92,6 +92,14 @@ def prepare(backbone: Backbone, name: str, media: Media) -> tuple[np.ndarray, in
     except Exception as e:
         e.add_note(f"while preparing example '{name}'")
         raise
+
+
+def looked_up(backbone: Precomputed, split: str, example: Example) -> tuple[np.ndarray, int]:
+    """As `prepare`, of a backbone that decodes nothing; the hash is of the features themselves."""
+    array = np.ascontiguousarray(backbone.look_up(split, example), np.float32)
+    if array.shape != (backbone.dim,):
+        raise PluginError(f"{type(backbone).__name__}.look_up gave {list(array.shape)}, and dim is {backbone.dim}")
+    return array, with_notes(content_hash(array), 0)
 
 
 def _cannot_open(media: Media) -> Trouble | None:

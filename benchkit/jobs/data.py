@@ -150,6 +150,12 @@ class JobData:
             self._extract(split, set())
         self.tested = True
 
+    def extract_all(self, split: str) -> Float32[np.ndarray, "N D"]:
+        """Features of every row of the split that decodes; others have no meaning."""
+        self.ready()
+        self._extract(split, set(range(len(self.labels[split]))) - set(self.bad[split]))
+        return self.features[split].pooled
+
     def test_is_cached(self) -> bool:
         """Whether `extract_test` has nothing to compute."""
         return all(

@@ -16,8 +16,8 @@ from benchkit.catalog.discovery import one_line
 from benchkit.checks.repeatable import HALF_ROUNDING, ROUNDING, Again, Cause, difference, scale_of
 from benchkit.errors import BenchkitError, MediaError
 from benchkit.features.batches import Batch, Sizer, encode, free
-from benchkit.features.worker import prepare
-from benchkit.interfaces import Backbone
+from benchkit.features.worker import looked_up, prepare
+from benchkit.interfaces import Backbone, Precomputed
 from benchkit.jobs.data import JobData
 from benchkit.machine.float32 import whole_float32
 from benchkit.machine.trouble import trouble_of
@@ -168,7 +168,10 @@ def _prepared(data: JobData, instance: Backbone, split: str, rows: Sequence[int]
     made = {}
     for example in data.task.examples(split, list(rows)):
         try:
-            array, _ = prepare(instance, example.id, example.media)
+            if isinstance(data.backbone, Precomputed):
+                array, _ = looked_up(data.backbone, split, example)
+            else:
+                array, _ = prepare(instance, example.id, example.media)
             made[example.index] = (array.copy(), "")
         except MediaError as e:
             made[example.index] = (np.empty(0), f"does not decode any more: {e}")

@@ -1,7 +1,7 @@
 """Parameters as named arrays: read, compared with what the configuration asks for, drawn anew, fingerprinted."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -57,17 +57,19 @@ def _some(names: list[str], shown: int = 3) -> str:
     return ", ".join(names[:shown]) + more
 
 
-def draw(config: EncoderConfig, seed: int) -> Named:
+def draw(config: EncoderConfig, seed: int, std: Callable[[str, tuple[int, ...]], float] | None = None) -> Named:
     """First weights, the same on every machine: matrices and tokens from a normal distribution cut off at two standard
-    deviations, 0.02 (timm's), biases 0, norms 1, layer scales as configured."""
+    deviations, 0.02 (timm's) or as told by name and shape, biases 0, norms 1, layer scales as configured."""
     streams = np.random.SeedSequence([0xB17D, seed]).spawn(len(config.shapes()))
     return {
-        name: _drawn(name, shape, config, np.random.default_rng(stream))
+        name: _drawn(name, shape, config, np.random.default_rng(stream), 0.02 if std is None else std(name, shape))
         for (name, shape), stream in zip(sorted(config.shapes().items()), streams, strict=True)
     }
 
 
-def _drawn(name: str, shape: tuple[int, ...], config: EncoderConfig, rng: np.random.Generator) -> np.ndarray:
+def _drawn(
+    name: str, shape: tuple[int, ...], config: EncoderConfig, rng: np.random.Generator, std: float
+) -> np.ndarray:
     if name.rpartition(".")[2].startswith("gamma"):
         return np.full(shape, config.layerscale_init, np.float32)
     if name.endswith("bias"):
@@ -77,7 +79,7 @@ def _drawn(name: str, shape: tuple[int, ...], config: EncoderConfig, rng: np.ran
     values = rng.standard_normal(shape)
     while (outside := np.abs(values) > 2).any():
         values[outside] = rng.standard_normal(int(outside.sum()))
-    return (0.02 * values).astype(np.float32)
+    return (std * values).astype(np.float32)
 
 
 def digest(config: EncoderConfig, named: Mapping[str, Float32[np.ndarray, "..."]]) -> str:

@@ -130,7 +130,7 @@ def fill(path: Path, n_runs: int) -> None:
                 "n_classes": CLASSES, "task_fingerprint": "f" * 16, "model_fingerprint": "m" * 16, "params": params,
                 "providers": providers, "record": '{"loss": 0.12}', "environment_id": 1 + i % 100,
                 "started_at": when, "finished_at": when, "ingested_at": when, "wall_s": 12.3, "cpu_s": 20.1,
-                "peak_rss_bytes": 10**9, "peak_device_bytes": None,
+                "peak_rss_bytes": 10**9, "peak_device_bytes": None, "sealed": "0" * 64, "digest": "0" * 64,
             }  # fmt: skip
 
     with open_store(path) as store:
@@ -140,7 +140,7 @@ def fill(path: Path, n_runs: int) -> None:
         with store.write():
             store.many(
                 "INSERT INTO environments VALUES (?, ?, '0.1.0', ?, 0, '[]', ?, ?, 'cpu')",
-                ((i, f"digest {i}", "a" * 40, versions, f"node{i % 7}") for i in range(1, 101)),
+                ((i, f"{i:064x}", "a" * 40, versions, f"node{i % 7}") for i in range(1, 101)),
             )
             columns = [c[1] for c in store.execute("PRAGMA table_info(runs)").fetchall()]
             marks = ", ".join(f":{c}" for c in columns)
@@ -168,7 +168,7 @@ def reports(n: int) -> list[Report]:
     environment = Environment("0.1.0", "a" * 40, False, ["benchkit", "run"], {"numpy": "2"}, "node", "cpu", 1, 1, 10**9)
     return [
         Report(
-            uuid=uuid.uuid4().hex,
+            uuid=(name := uuid.uuid4().hex),
             cell=Cell(TASKS[i % 20], MODELS[i // 20 % 100], CLASSIFIERS[0], -1, 1000 + i),
             params={"task": {}, "model": {"pool": "mean"}, "classifier": {"lr": 0.001}},
             providers={"task": "birds 0.1.0", "model": "models 0.1.0", "classifier": "benchkit 0.1.0"},
@@ -179,7 +179,7 @@ def reports(n: int) -> list[Report]:
             environment=environment,
             class_metrics=[ClassMetric(f"class {c:02d}", "ap", 0.5, 50, 600) for c in range(CLASSES)],
             checks=[Check(name, "ok", "a line") for name in ("chance", "features", "labels", "leakage")],
-            artifacts=[Artifact("predictions", f"predictions/{i}.parquet", "0" * 64, 9)],
+            artifacts=[Artifact("predictions", f"predictions/{name}.parquet", "0" * 64, 9)],
         )
         for i in range(n)
     ]  # fmt: skip

@@ -3,14 +3,17 @@
 import dataclasses
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from benchkit.records.gate import TIME, is_text, predictions_path, short
+from benchkit.records.gate import TEXT_CHARACTERS, TIME, is_text, predictions_path, short
 
 Check = Callable[[Any], bool]
+Column = Callable[[Sequence[Any]], bool]
+"""Likewise of many values at once, at least one: a report has hundreds, mostly of its classes."""
 
 
 def admit(record: Any) -> None:
@@ -71,8 +74,8 @@ def _check(annotation: Any) -> Check:
         several = tuple(map(_check, inner))
         return lambda v: any(holds(v) for holds in several)
     if origin is list:
-        one = _check(inner[0])
-        return lambda v: type(v) is list and all(map(one, v))
+        column = _column(inner[0])
+        return lambda v: type(v) is list and (not v or column(v))
     if origin is tuple:
         each = tuple(map(_check, inner))
         return lambda v: type(v) is tuple and len(v) == len(each) and all(c(x) for c, x in zip(each, v, strict=True))
@@ -86,18 +89,59 @@ def _check(annotation: Any) -> Check:
 
 def _conforming(cls: Any) -> Check:
     _, checks, values = _fields(cls)
+    return lambda v: type(v) is cls and all(holds(x) for holds, x in zip(checks, values(v), strict=True))
 
-    def conforms(record: Any) -> bool:
-        if type(record) is not cls:
+
+@cache
+def _column(annotation: Any) -> Column:
+    """What `_check` says of each value."""
+    origin, inner = get_origin(annotation), get_args(annotation)
+    if annotation is str:
+        return _are_texts
+    if annotation is float:
+        return _are_numbers
+    if origin in (Union, types.UnionType) and len(inner) == 2 and type(None) in inner:
+        only = _column(next(one for one in inner if one is not type(None)))
+        return lambda column: not (there := [v for v in column if v is not None]) or only(there)
+    if origin is dict and inner[1] is Any:
+        return lambda column: {*map(type, column)} == {dict} and {*map(type, chain(*column))} <= {str}
+    if isinstance(annotation, type) and (dataclasses.is_dataclass(annotation) or issubclass(annotation, tuple)):
+        return _conforming_column(annotation)
+    one = _check(annotation)
+    return lambda column: all(map(one, column))
+
+
+def _conforming_column(cls: Any) -> Column:
+    names, checks, values = _fields(cls)
+    hints = get_type_hints(cls, include_extras=True)
+    columns = [check if check is TIME else _column(hints[name]) for name, check in zip(names, checks, strict=True)]
+
+    def conform(records: Sequence[Any]) -> bool:
+        if {*map(type, records)} != {cls}:
             return False
-        for holds, value in zip(checks, values(record), strict=True):  # noqa: SIM110  (a report has some hundred)
-            if not holds(value):
-                return False
-        return True
+        of_fields = zip(*map(values, records), strict=True)
+        return all(holds(column) for holds, column in zip(columns, of_fields, strict=True))
 
-    return conforms
+    return conform
+
+
+def _are_texts(column: Sequence[Any]) -> bool:
+    if {*map(type, column)} != {str}:
+        return False
+    together = "".join(column)
+    return (len(together) <= TEXT_CHARACTERS and together.isascii()) or all(map(is_text, column))
+
+
+def _are_numbers(column: Sequence[Any]) -> bool:
+    if {*map(type, column)} == {float}:
+        return all(map(math.isfinite, column))
+    return all(map(_is_number, column))
 
 
 def _is_number(value: Any) -> bool:
     kind = type(value)
-    return (kind is float or kind is int) and math.isfinite(value)
+    return (kind is float and math.isfinite(value)) or (kind is int and -LARGEST <= value <= LARGEST)
+
+
+LARGEST = 2**1023
+"""A whole number that a float can hold."""

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from benchkit.machine.times import now
@@ -106,14 +107,25 @@ def _fingerprint_conflict(store: Store, report: Report) -> str | None:
 
 def environment_id(store: Store, e: Environment) -> tuple[int, str]:
     """The number and the digest of this environment's row, made where it is new."""
-    row: dict[str, Any] = {
-        "benchkit_version": e.benchkit_version, "git_commit": e.git_commit,
-        "git_dirty": None if e.git_dirty is None else int(e.git_dirty), "argv": _json(e.argv),
-        "versions": _json(e.versions), "host": e.host, "device": e.device,
-    }  # fmt: skip
-    row["digest"] = environment_digest(row)
+    dirty = None if e.git_dirty is None else int(e.git_dirty)
+    row = _environment(
+        e.benchkit_version, e.git_commit, dirty, tuple(e.argv), tuple(e.versions.items()), e.host, e.device
+    )
     known = store.execute("SELECT id FROM environments WHERE digest = ?", (row["digest"],)).fetchone()
     return (known[0] if known else insert_row(store, "environments", row)), row["digest"]
+
+
+@lru_cache(100)
+def _environment(
+    version: str, commit: str | None, dirty: int | None, argv: tuple[str, ...], versions: tuple[tuple[str, str], ...],
+    host: str, device: str,
+) -> dict[str, Any]:  # fmt: skip
+    """Its row: thousands of reports have the same."""
+    row = {
+        "benchkit_version": version, "git_commit": commit, "git_dirty": dirty, "argv": _json(argv),
+        "versions": _json(dict(versions)), "host": host, "device": device,
+    }  # fmt: skip
+    return row | {"digest": environment_digest(row)}
 
 
 def insert_row(store: Store, table: str, row: dict[str, Any]) -> int:
@@ -130,7 +142,11 @@ def insert_hanging(store: Store, number: int, hanging: Mapping[str, Sequence[tup
             store.many(f"INSERT INTO {table} VALUES ({marks})", [(number, *row) for row in rows])
 
 
-_json = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
+_encode = json.JSONEncoder(allow_nan=False, sort_keys=True).encode
+
+
+def _json(value: Any) -> str:
+    return _encode(value) if value or type(value) is not dict else "{}"
 
 
 def _real(value: float | None) -> float | None:

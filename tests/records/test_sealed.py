@@ -8,6 +8,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from benchkit.errors import StoreError
 from benchkit.progress import Silent
 from benchkit.reading.pivot import entries, pivot
 from benchkit.reading.tables import Screen, runs_table
+from benchkit.records.conform import conform
 from benchkit.records.others import Diagnosis, Failure, Training
 from benchkit.records.report import Cell, Report
 from benchkit.records.sealing import Sealed, UnsealError, seal, unseal
@@ -180,3 +182,34 @@ def test_nesting_too_deep_to_read_is_refused(tmp_path: Path) -> None:
     path.write_text(f"benchkit-report 1 {hashlib.sha256(body.encode()).hexdigest()}\n{body}\n")
     with pytest.raises(StoreError, match=r"deep\.json"):
         unseal(path)
+
+
+@dataclass(frozen=True)
+class Row:
+    value: float
+    name: str = "a"
+
+
+@dataclass(frozen=True)
+class Rows:
+    rows: list[Row]
+    name: str = "b"
+
+
+@pytest.mark.parametrize("value", [10**400, -(10**400), float("inf"), True, "1", None])
+def test_what_is_no_finite_number_is_refused_alone_and_among_others(value: Any) -> None:
+    conform(Rows([Row(1), Row(0.5)]))
+    conform(Rows([]))
+    with pytest.raises(ValueError, match="its field 'value' is"):
+        conform(Row(value))
+    with pytest.raises(ValueError, match="its field 'rows' is"):
+        conform(Rows([Row(0.5), Row(value), Row(1.0)]))
+
+
+@pytest.mark.parametrize("name", ["\ud800", 1, None, "x" * (2**20 + 1)])
+def test_what_is_no_text_is_refused_alone_and_among_others(name: Any) -> None:
+    conform(Rows([Row(1.0, "\u00e9"), Row(1.0, "x" * 2**20)]))
+    with pytest.raises(ValueError, match="its field 'name' is"):
+        conform(Row(1.0, name))
+    with pytest.raises(ValueError, match="its field 'rows' is"):
+        conform(Rows([Row(0.5), Row(0.5, name)]))

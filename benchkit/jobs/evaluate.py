@@ -3,7 +3,7 @@
 import hashlib
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,10 @@ from benchkit.machine.environment import Meter
 from benchkit.machine.files import write_atomic
 from benchkit.machine.times import now
 from benchkit.machine.trouble import explained
+from benchkit.metrics.replicates import RESAMPLES, Replicates, answers, same_tests
 from benchkit.progress import Progress
 from benchkit.records.environment import describe
+from benchkit.records.gate import replicates_path
 from benchkit.records.predictions import as_parquet
 from benchkit.records.report import Artifact, Cell, Check, Report
 from benchkit.records.sealing import seal
@@ -67,6 +69,8 @@ class Context:
     """The number of each test example's fold."""
     groups: list[str] | None = None
     """The recording (site, individual) of each, where the task knows it."""
+    same: str = ""
+    """What names this test set and its resamples; made once."""
     chance: float = 0.0
     checks: list[Check] = field(default_factory=list)
     record: dict[str, Any] = field(default_factory=dict)
@@ -78,6 +82,11 @@ class Context:
     @staticmethod
     def start(task_spec: Spec, model_spec: Spec, options: JobOptions, job: str, command: Sequence[str]) -> "Context":
         return Context(task_spec, model_spec, options, job, command, Meter(), now())
+
+    @property
+    def codes(self) -> Int[np.ndarray, " N"] | None:
+        """The groups as numbers."""
+        return None if self.groups is None else np.unique(self.groups, return_inverse=True)[1]
 
     def report_name(self, cell: Cell) -> str:
         """The same for the same cell of the same job: taken in once, however often the job was started."""
@@ -167,9 +176,12 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
     fold = context.folds if len(data.folds) > 1 else None
     scores = np.asarray(result.scores)
     replicates = context.options.replicates
-    measured = metrics.evaluate(
-        task.metrics, labels, scores, problem, fold=fold, replicates=replicates, progress=progress
-    )
+    codes = context.codes
+    judged = metrics.judge(
+        task.metrics, labels, scores, problem, fold=fold, groups=codes, group=task.group, replicates=replicates,
+        progress=progress,
+    )  # fmt: skip
+    measured = judged.metrics
     n_test = len(labels) // len(data.folds)
     found = [*context.checks, checks.check_chance(measured[0], context.chance, n_test=n_test)]
     theirs = [
@@ -184,16 +196,20 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
         found.append(converged)
     if context.reference is not None:
         untrained = bool(getattr(spec.cls, "seedless", False))
-        if (plain := context.reference.check(cell, scores, untrained, replicates)) is not None:
+        if (plain := context.reference.check(cell, scores, untrained, replicates, codes)) is not None:
             found.append(plain)
     if result.shuffled is not None:
         (permuted,) = metrics.evaluate(
-            task.metrics[:1], labels, result.shuffled, problem, fold=fold, replicates=replicates
+            task.metrics[:1], labels, result.shuffled, problem, fold=fold, groups=codes, replicates=replicates
         )
         found.append(checks.check_shuffled(permuted, measured[0], context.chance, n_test))
     used = used_labels(cell, data)
     n_train = np.sum([_positives(y, problem.n_classes) for y in used], axis=0) // len(used)
-    name = context.report_name(cell)
+    name, record, artifacts = context.report_name(cell), dict(result.record), []
+    if judged.kept is not None:
+        record["interval"] = metrics.described(judged, task.group if codes is not None else "example")
+        found.append(checks.check_precision(judged.notes, record["interval"]))
+        artifacts.append(_write_replicates(Path(context.options.side), name, judged, scores, context, task.metrics[0]))
     return seal_report(
         spec, cell, data, context,
         primary=task.metrics[0],
@@ -201,8 +217,10 @@ def evaluate_cell(spec: Spec, result: Result, data: JobData, context: Context, p
         chance=context.chance,
         class_metrics=metrics.class_metrics(labels, scores, problem, n_train, fold=fold),
         checks=found,
-        artifacts=[_write_predictions(Path(context.options.side), name, scores, context, problem.classes)],
-        record=result.record,
+        artifacts=[
+            _write_predictions(Path(context.options.side), name, scores, context, problem.classes), *artifacts
+        ],
+        record=record,
     )  # fmt: skip
 
 
@@ -252,6 +270,20 @@ def _positives(labels: np.ndarray, n_classes: int) -> Int[np.ndarray, " C"]:
     if labels.ndim == 1:
         return np.bincount(labels, minlength=n_classes)
     return labels.astype(np.int64).sum(axis=0)
+
+
+def _write_replicates(
+    side: Path, name: str, judged: metrics.Judged, scores: Float32[np.ndarray, "N C"], context: Context, metric: str
+) -> Artifact:
+    assert judged.kept is not None
+    if not context.same:
+        context.same = same_tests(
+            context.ids, context.folds, context.labels, context.groups, len(judged.kept.drawn), RESAMPLES
+        )
+    kept = replace(judged.kept, same=context.same, answers=answers(scores))
+    data, path = Replicates(metric, kept, judged.notes).to_bytes(), replicates_path(name)
+    write_atomic(side / path, data)
+    return Artifact("replicates", path, hashlib.sha256(data).hexdigest(), len(data))
 
 
 def _write_predictions(

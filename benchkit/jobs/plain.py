@@ -42,8 +42,16 @@ class Reference:
         dim = self.data.pooled(fold.test_split, self.data.test_rows(fold)[:1]).shape[1]
         return max(1, min(rows // len(self.data.folds), NUMBERS // dim))
 
-    def check(self, cell: Cell, scores: Float32[np.ndarray, "N C"], untrained: bool, replicates: int) -> Check | None:
-        """Of the cell whose test scores these are, all folds' one below the other. None where nothing can be said: too
+    def check(
+        self,
+        cell: Cell,
+        scores: Float32[np.ndarray, "N C"],
+        untrained: bool,
+        replicates: int,
+        groups: Int[np.ndarray, " N"] | None = None,
+    ) -> Check | None:
+        """Of the cell whose test scores these are, all folds' one below the other; groups: of each, its recording's
+        number. None where nothing can be said: too
         few examples, or a metric that the sample does not define."""
         data, problem = self.data, self.data.problem
         train = [self._train(fold, cell, i) for i, fold in enumerate(data.folds)]
@@ -58,10 +66,13 @@ class Reference:
         ])  # fmt: skip
         fold = np.repeat(np.arange(len(self.rows)), [len(r) for r in self.rows]) if len(self.rows) > 1 else None
 
+        codes = None if groups is None else groups[places]
+
         def measured(found: Float32[np.ndarray, "M C"]) -> Metric:
             (metric,) = metrics.evaluate(
-                data.task.metrics[:1], labels, found, problem, fold=fold, replicates=min(replicates, REPLICATES)
-            )
+                data.task.metrics[:1], labels, found, problem, fold=fold, groups=codes,
+                replicates=min(replicates, REPLICATES),
+            )  # fmt: skip
             return metric
 
         ours, plain = measured(scores[places]), measured(self._scores(train, layer=False))

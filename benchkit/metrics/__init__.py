@@ -7,9 +7,10 @@ paired_difference("cmap", labels, a, b, problem)        is model a better than m
 
 from benchkit.metrics.bootstrap import Difference, paired_difference
 from benchkit.metrics.definitions import METRICS, MetricDef, find
-from benchkit.metrics.evaluate import chance, class_metrics, evaluate, n_classes_evaluated
+from benchkit.metrics.evaluate import Judged, chance, class_metrics, described, evaluate, judge, n_classes_evaluated
 
 __all__ = [
-    "METRICS", "Difference", "MetricDef", "chance", "class_metrics", "evaluate", "find", "n_classes_evaluated",
+    "METRICS", "Difference", "Judged", "MetricDef", "chance", "class_metrics", "described",
+    "evaluate", "find", "judge", "n_classes_evaluated",
     "paired_difference",
 ]  # fmt: skip

@@ -123,9 +123,11 @@ def bootstrap(
     *,
     replicates: int,
     seed: int,
+    groups: Sequence[Int[np.ndarray, " _"]] | None = None,
     progress: Progress | None = None,
 ) -> Float64[np.ndarray, " replicates"]:
-    """The statistic of each replicate. sizes: the number of examples in each fold.
+    """The statistic of each replicate. sizes: the number of examples in each fold. groups: of each fold's examples, the
+    number of the recording that each is of, where whole recordings are drawn.
 
     Takes about 256 MB for the resamples, whatever the number of examples, beside what `statistic` needs for
     at most 128 replicates at a time.
@@ -137,7 +139,7 @@ def bootstrap(
 
     def compute(start: int) -> int:
         stop = min(start + width, replicates)
-        out[start:stop] = statistic(resamples(sizes, range(start, stop), seed))
+        out[start:stop] = statistic(resamples(sizes, range(start, stop), seed, groups))
         return stop - start
 
     step = (progress or Silent()).step("bootstrap", replicates, "replicates")
@@ -147,8 +149,16 @@ def bootstrap(
     return out
 
 
-def resamples(sizes: Sequence[int], replicates: range, seed: int) -> list[Weights]:
-    """How often each replicate draws each example, one array a fold, drawing from each fold as many as it has."""
+def resamples(
+    sizes: Sequence[int], replicates: range, seed: int, groups: Sequence[Int[np.ndarray, " _"]] | None = None
+) -> list[Weights]:
+    """How often each replicate draws each example, one array a fold, drawing from each fold as many as it has.
+
+    groups: of each fold's examples; then as many groups are drawn as there are, of each fold by itself, or where one
+    group has examples in several folds, of all of them at once.
+    """
+    if groups is not None:
+        return _of_groups(groups, replicates, seed)
     weights = [np.zeros((n + 1, len(replicates)), np.uint16) for n in sizes]
     for start in range(0, len(replicates), _TRANSPOSED):
         some = replicates[start : start + _TRANSPOSED]
@@ -159,6 +169,22 @@ def resamples(sizes: Sequence[int], replicates: range, seed: int) -> list[Weight
                 d[row] = np.bincount(generator.integers(0, n, n), minlength=n)
         for w, d in zip(weights, drawn, strict=True):
             w[:-1, start : start + len(some)] = d.T
+    return weights
+
+
+def _of_groups(groups: Sequence[Int[np.ndarray, " _"]], replicates: range, seed: int) -> list[Weights]:
+    """Each example as often as its group."""
+    numbers, inverse = np.unique(np.concatenate(groups), return_inverse=True)
+    codes = np.split(inverse, np.cumsum([len(g) for g in groups])[:-1])
+    of_fold = [np.unique(c) for c in codes]
+    strata = of_fold if sum(map(len, of_fold)) == len(numbers) else [np.arange(len(numbers))]
+    weights = [np.zeros((len(c) + 1, len(replicates)), np.uint16) for c in codes]
+    for column, replicate in enumerate(replicates):
+        generator, times = np.random.default_rng((seed, replicate)), np.zeros(len(numbers), np.uint16)
+        for stratum in strata:
+            times[stratum] = np.bincount(generator.integers(0, len(stratum), len(stratum)), minlength=len(stratum))
+        for w, c in zip(weights, codes, strict=True):
+            w[:-1, column] = times[c]
     return weights
 
 

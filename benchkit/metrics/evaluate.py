@@ -1,6 +1,7 @@
 """From labels and scores to the numbers of a report."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float32, Int, Int64, UInt8
@@ -8,12 +9,14 @@ from jaxtyping import Float32, Int, Int64, UInt8
 from benchkit.catalog.labels import n_positives
 from benchkit.errors import DataError
 from benchkit.interfaces import Labels, Problem
-from benchkit.metrics.bootstrap import bootstrap, interval, over_folds, value
+from benchkit.metrics.bootstrap import bootstrap, over_folds, value
 from benchkit.metrics.cumulative import ones, total
 from benchkit.metrics.decisions import mean_defined
 from benchkit.metrics.definitions import find
+from benchkit.metrics.influences import FEW, told
 from benchkit.metrics.ranks import auroc, average_precision
 from benchkit.metrics.scored import Scored, by_fold
+from benchkit.metrics.uncertainty import METHOD, Kept, ends, parts
 from benchkit.progress import Progress
 from benchkit.records.report import ClassMetric, Metric, finite
 
@@ -24,6 +27,21 @@ FoldLabels = tuple[
 """The training and the test labels of one fold, each as Labels."""
 
 
+TOO_FEW_RECORDINGS = 10
+"""Effective recordings, below which an interval over them is said to be rough."""
+TOO_FEW_ERRORS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """metrics: the primary one with its interval. kept: what that is made of; None where it was not asked for, or no
+    resample defines the metric. notes: what is to be said of the interval, a sentence each."""
+
+    metrics: list[Metric]
+    kept: Kept | None = None
+    notes: tuple[str, ...] = ()
+
+
 def evaluate(
     names: Sequence[str],
     labels: Labels,
@@ -31,13 +49,35 @@ def evaluate(
     problem: Problem,
     *,
     fold: Int[np.ndarray, " N"] | None = None,
+    groups: Int[np.ndarray, " N"] | None = None,
     replicates: int = 1000,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> list[Metric]:
-    """The named metrics, in order; the first, the primary one, with its 95 % bootstrap interval.
+    """The metrics of `judge` alone."""
+    return judge(
+        names, labels, scores, problem, fold=fold, groups=groups, replicates=replicates, seed=seed, progress=progress
+    ).metrics
 
-    fold: the number of each example's fold, where there are several; each value is then the mean over the folds.
+
+def judge(
+    names: Sequence[str],
+    labels: Labels,
+    scores: Float32[np.ndarray, "N C"],
+    problem: Problem,
+    *,
+    fold: Int[np.ndarray, " N"] | None = None,
+    groups: Int[np.ndarray, " N"] | None = None,
+    group: str = "recording",
+    replicates: int = 1000,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Judged:
+    """The named metrics, in order; the first, the primary one, with its 95 % interval over test examples, that of this
+    run's model (benchkit.metrics.uncertainty).
+
+    groups: the number of the recording (site, individual; `group` names it) that each example is of: resampling is by
+    these. fold: the number of each example's fold, where there are several; each value is then the mean over the folds.
     replicates: 0 for no interval.
 
     Raises BenchkitError for a metric that there is not, or not for this kind of task, FitError for NaN scores, and
@@ -47,15 +87,54 @@ def evaluate(
     folds = by_fold(labels, scores, problem, fold)
     metrics = [Metric(m.name, value(m, folds)) for m in wanted]
     if not metrics or not replicates:
-        return metrics
+        return Judged(metrics)
+    of_fold = None
+    if groups is not None:
+        of_fold = [groups] if fold is None else [groups[fold == f] for f in np.unique(fold)]
     drawn = bootstrap(
         lambda weights: over_folds(wanted[0], folds, weights),
         [s.n for s in folds],
         replicates=replicates,
         seed=seed,
+        groups=of_fold,
         progress=progress,
     )
-    return [Metric(metrics[0].name, metrics[0].value, *interval(drawn, metrics[0].value)), *metrics[1:]]
+    if np.isnan(drawn).all():
+        return Judged(metrics)
+    sizes = np.ones(len(labels)) if groups is None else np.unique(groups, return_counts=True)[1].astype(float)
+    effective = float(sizes.sum() ** 2 / np.square(sizes).sum())
+    found = told(wanted[0].name, folds, of_fold, effective)
+    kept = Kept(metrics[0].value, drawn, effective, found.df, bias=found.bias)
+    own = parts([kept])
+    notes = []
+    if groups is None:
+        notes.append(f"assumes independent examples: of which {group} each is, is not known")
+    elif effective < TOO_FEW_RECORDINGS:
+        notes.append(f"rough: {len(sizes):,} {group}s, worth {effective:.1f} of equal size")
+    if wanted[0].name == "top1" and (errors := (1 - metrics[0].value) * len(labels)) < TOO_FEW_ERRORS:
+        notes.append(f"too few errors to be precise: {errors:.0f}")
+    if wanted[0].by_rank:
+        positive = n_positives(labels, problem.n_classes)
+        if rare := int(((positive > 0) & (positive < FEW)).sum()):
+            notes.append(
+                f"{rare:,} of {n_classes_evaluated(labels, problem):,} classes have fewer than {FEW} positives: "
+                "not comparable across test sets"
+            )
+    if kept.bias and abs(kept.bias) > 0.25 * own.v_e**0.5:
+        notes.append(f"about {kept.bias:+.4f} from its limit on endless examples, by the jackknife")
+    low, high = ends(own)
+    first = replace(metrics[0], low=low, high=high)
+    return Judged([first, *metrics[1:]], kept, tuple(notes))
+
+
+def described(judged: Judged, unit: str) -> dict[str, str | int | float | list[str] | None]:
+    """What a report tells of its interval. unit: what was resampled, in one word."""
+    kept = judged.kept
+    assert kept is not None
+    return {
+        "method": METHOD, "unit": unit, "replicates": len(kept.drawn), "effective": kept.effective, "df": kept.df,
+        "bias": kept.bias, "se": parts([kept]).v_e ** 0.5, "notes": list(judged.notes),
+    }  # fmt: skip
 
 
 def n_classes_evaluated(labels: Labels, problem: Problem) -> int:

@@ -9,7 +9,7 @@ from itertools import chain
 from operator import attrgetter
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from benchkit.records.gate import TEXT_CHARACTERS, TIME, is_text, predictions_path, short
+from benchkit.records.gate import TEXT_CHARACTERS, TIME, is_text, own_paths, short
 
 Check = Callable[[Any], bool]
 Column = Callable[[Sequence[Any]], bool]
@@ -20,8 +20,8 @@ def admit(record: Any) -> None:
     """As `conform`, and a report names no file but its own predictions. Raises ValueError, naming the field."""
     conform(record)
     for artifact in getattr(record, "artifacts", ()):
-        if artifact.path != (own := predictions_path(record.uuid)):
-            raise ValueError(f"it names the file {short(artifact.path)}, and may name '{own}' alone")
+        if artifact.path not in (own := own_paths(record.uuid)):
+            raise ValueError(f"it names the file {short(artifact.path)}, and may name '{own[0]}' alone")
 
 
 def conform(record: Any) -> None:

@@ -58,7 +58,7 @@ class Kind:
 _UUID = re.compile(r"[0-9a-f]{32}")
 _TASK_OF = re.compile(r"[0-9a-f]{32}-[0-9]{1,9}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_PREDICTIONS = re.compile(r"predictions/[0-9a-f]{32}\.parquet")
+_PREDICTIONS = re.compile(r"predictions/[0-9a-f]{32}\.(parquet|replicates)")
 _NAME = re.compile(r"benchkit-[0-9a-f]{8}")
 _USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@\\+-]{0,255}")
 _TIME = re.compile(r"(19[7-9]\d|20\d\d)-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{6})?\+00:00")
@@ -124,7 +124,7 @@ SUBMISSION = Kind(
     lambda v: v.startswith("slurm/") and _UUID.fullmatch(v[6:]) is not None,
 )  # fmt: skip
 PREDICTIONS = Kind(
-    "predictions/, 32 hexadecimal digits and .parquet", str,
+    "predictions/, 32 hexadecimal digits and .parquet or .replicates", str,
     lambda v: _PREDICTIONS.fullmatch(v) is not None,
 )  # fmt: skip
 SUBMISSION_NAME = Kind("benchkit- and 8 hexadecimal digits", str, lambda v: _NAME.fullmatch(v) is not None)
@@ -149,6 +149,16 @@ Sha256 = Annotated[str, SHA256]
 def predictions_path(uuid: str) -> str:
     """The one name that the predictions of a report have, in the folder beside the registry."""
     return f"predictions/{uuid}.parquet"
+
+
+def replicates_path(uuid: str) -> str:
+    """And its replicates."""
+    return f"predictions/{uuid}.replicates"
+
+
+def own_paths(uuid: str) -> tuple[str, str]:
+    """The files that a report may name."""
+    return predictions_path(uuid), replicates_path(uuid)
 
 
 def strict_json(text: str) -> Any:

@@ -19,7 +19,7 @@ from benchkit.machine.files import remove
 from benchkit.machine.times import now
 from benchkit.progress import Progress
 from benchkit.records.conform import admit
-from benchkit.records.gate import Refused, predictions_path
+from benchkit.records.gate import Refused, own_paths
 from benchkit.records.report import Cell, Report
 from benchkit.store.check import file_problem
 from benchkit.store.columns import gate
@@ -225,7 +225,7 @@ def _named(store: Store) -> list[tuple[str, str, str, int]]:
     gate(store.path, "runs", ("uuid",), rows)
     gate(store.path, "artifacts", ("path", "sha256", "bytes"), [row[1:] for row in rows])
     for uuid, path, *_ in rows:
-        if path != predictions_path(uuid):
+        if path not in own_paths(uuid):
             raise Refused(f"registry '{store.path}': run {uuid} names the file '{path}', and may name its own alone")
     return rows
 

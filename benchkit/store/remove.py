@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchkit.machine import files
-from benchkit.records.gate import predictions_path
+from benchkit.records.gate import own_paths
 from benchkit.store.database import Store
 from benchkit.store.queries import FailureRow
 
@@ -42,7 +42,7 @@ def remove(store: Store, runs: Sequence[int]) -> Removed:
             f"AND path NOT IN (SELECT path FROM artifacts WHERE run_id NOT {_CHOSEN})",
             chosen * 2,
         ).fetchall()
-        own = {path for path, uuid in named if path == predictions_path(uuid)}
+        own = {path for path, uuid in named if path in own_paths(uuid)}
         gone = store.execute(f"DELETE FROM runs WHERE id {_CHOSEN}", chosen).rowcount
         store.execute(f"DELETE FROM {UNUSED}")
         promoted = sum(_promote(store, cell) for cell in cells)

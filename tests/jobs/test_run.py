@@ -47,7 +47,7 @@ def test_the_same_cell_is_computed_once_and_comes_back_equal(tmp_path: Path) -> 
     (report,) = first
     assert report.cell == benchkit.Cell("digits", "pixels", "centroid@2", -1, 0)
     assert report.value > 0.8
-    names = {"chance", "features", "labels", "leakage", "media", "plain", "repeatable"}
+    names = {"chance", "features", "labels", "leakage", "media", "plain", "precision", "repeatable"}
     assert {c.name for c in report.checks} == names
     assert not report.warnings
 

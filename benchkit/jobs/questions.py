@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from benchkit import checks
-from benchkit.catalog.contract import checked_groups
+from benchkit.catalog.contract import checked_groups, posed
 from benchkit.errors import DataError, PluginError
 from benchkit.interfaces import Answer, Asked, Question, Rows
 from benchkit.jobs.data import JobData
@@ -39,7 +39,7 @@ def ask(probe: Probe, cell: Cell, data: JobData, *, permuted: bool = False) -> l
             rng = generator(cell.seed, Purpose.PERMUTE)
             test = replace(test, labels=rng.permutation(test.labels))
             train = train and replace(train, labels=rng.permutation(train.labels))
-        answer = question.ask(test, train, data.problem, seed=cell.seed)
+        answer = question.ask(test, train, posed(data.problem, question), seed=cell.seed)
         _check(answer, question, len(test.labels))
         found.append(answer)
     return found

@@ -137,3 +137,114 @@ def test_prototypical_is_bird_maes(preset: str, lr: float, size: int, epochs: in
     found = probe.fit(x, y, PROBLEM, seed=SEED).scores(x)
     # Within 1 % of logits near 10: which of two tokens is the nearer is sometimes decided by rounding.
     np.testing.assert_allclose(found, model(tx).detach().numpy(), rtol=1e-3, atol=2e-2)
+
+
+class VJepa2(nn.Module):
+    """src/models/attentive_pooler.py of V-JEPA 2: pre-norm blocks, then a query that reads through one of its own."""
+
+    def __init__(self, dim: int, heads: int, n_classes: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norms = nn.ModuleDict({name: nn.LayerNorm(dim) for name in ("a1", "a2", "c1", "c2")})
+        self.qkv, self.proj = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.q, self.kv = nn.Linear(dim, dim), nn.Linear(dim, 2 * dim)
+        self.mlps = nn.ModuleDict({
+            name: nn.Sequential(nn.Linear(dim, 4 * dim), nn.GELU(), nn.Linear(4 * dim, dim)) for name in ("a", "c")
+        })  # fmt: skip
+        self.query, self.head = nn.Parameter(torch.zeros(1, 1, dim)), nn.Linear(dim, n_classes)
+
+    def load(self, w: dict[str, np.ndarray]) -> None:
+        a, c = self.norms, self.mlps
+        places = {
+            "block1.norm1": a["a1"], "block1.qkv": self.qkv, "block1.proj": self.proj, "block1.norm2": a["a2"],
+            "block1.fc1": c["a"][0], "block1.fc2": c["a"][2], "cross.norm1": a["c1"], "cross.q": self.q,
+            "cross.kv": self.kv, "cross.norm2": a["c2"], "cross.fc1": c["c"][0], "cross.fc2": c["c"][2],
+            "head": self.head,
+        }  # fmt: skip
+        with torch.no_grad():
+            self.query.copy_(torch.from_numpy(w["query"])[None])
+            for name, layer in places.items():
+                layer.weight.copy_(torch.from_numpy(w[f"{name}.weight"]))
+                layer.bias.copy_(torch.from_numpy(w[f"{name}.bias"]))
+
+    def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+        q, k, v = (z.unflatten(2, (self.heads, -1)).transpose(1, 2) for z in (q, k, v))
+        weight = (q @ k.transpose(2, 3) / math.sqrt(q.shape[3])).softmax(dim=3)
+        return (weight @ v).transpose(1, 2).flatten(2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x + self.proj(self.attend(*self.qkv(self.norms["a1"](x)).chunk(3, dim=2)))
+        x = x + self.mlps["a"](self.norms["a2"](x))
+        query = self.query.expand(len(x), -1, -1)
+        y = query + self.attend(self.q(query), *self.kv(self.norms["c1"](x)).chunk(2, dim=2))
+        return self.head((y + self.mlps["c"](self.norms["c2"](y)))[:, 0])
+
+
+def trained(model: nn.Module, optimizer: Any, x: Any, y: Any, size: int, epochs: int, rate: Any, loss: Any) -> None:
+    steps = batches(len(x), size, epochs)
+    for step, rows in enumerate(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, len(steps))
+        optimizer.zero_grad()
+        loss(model(x[rows]), y[rows]).backward()
+        optimizer.step()
+
+
+def test_attentive_is_vjepa2s() -> None:
+    """One configuration of its grid: cosine from the first step on, no warm-up, every tensor decays, no clipping."""
+    rng = np.random.default_rng(2)
+    y = np.arange(96) % 3
+    x = rng.normal(size=(96, 5, 32)).astype(np.float32)
+    x[:, 2] += 2 * rng.normal(size=(3, 32)).astype(np.float32)[y]
+    spec = "attentive:vjepa2,depth=2,heads=2,batch=32,lr_grid=none,decay_grid=none,lr=0.001,weight_decay=0.4,epochs=10"
+    probe = resolve("classifier", spec).build()
+    first = probe.net((5, 32), 3).init(generator(SEED, Purpose.INIT))
+    assert first["block1.qkv.weight"].std() == pytest.approx(0.02, rel=0.1)
+    assert first["block1.fc2.weight"].std() == pytest.approx(0.02 / 2**0.5, rel=0.1)
+    model = VJepa2(32, 2, 3)
+    model.load(first)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.4)
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y)
+    trained(model, optimizer, tx, ty, 32, 10,
+            lambda step, n: 1e-3 * 0.5 * (1 + math.cos(math.pi * (step + 1) / n)), F.cross_entropy)  # fmt: skip
+    found = probe.fit(x, y, Problem("multiclass", 3, ("a", "b", "c")), seed=SEED).scores(x)
+    np.testing.assert_allclose(found, model(tx).log_softmax(dim=1).detach().numpy(), atol=1e-4)
+
+
+class Aim(nn.Module):
+    """The attentive pooling of AIM as BioFoundation has it: keys and values without bias, a query of each head."""
+
+    def __init__(self, first: dict[str, np.ndarray], dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.key, self.value = (nn.Parameter(torch.from_numpy(first[name].copy())) for name in ("key", "value"))
+        self.query = nn.Parameter(torch.from_numpy(first["query"].copy()))
+        self.weight = nn.Parameter(torch.from_numpy(first["head"][:, :dim].copy()))
+        self.bias = nn.Parameter(torch.from_numpy(first["head"][:, dim].copy()))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        k, v = ((x @ w.T).unflatten(2, (self.heads, -1)) for w in (self.key, self.value))
+        q = self.query[0].unflatten(0, (self.heads, -1))
+        weight = (torch.einsum("he,bthe->bht", q, k) / math.sqrt(q.shape[1])).softmax(dim=2)
+        return torch.einsum("bht,bthe->bhe", weight, v).flatten(1) @ self.weight.T + self.bias
+
+
+@pytest.mark.parametrize(("preset", "decay"), [("biofoundation", 5e-4), ("biofoundation-beans", 7e-3)])
+def test_attentive_pool_is_biofoundations(preset: str, decay: float) -> None:
+    """Its last epoch: which is the best on what is held out is tested by itself (test_training.py)."""
+    rng = np.random.default_rng(3)
+    x, y = rng.normal(size=(128, 6, 128)).astype(np.float32), (rng.random((128, 3)) < 0.4).astype(np.uint8)
+    x[:, 1] += (y @ rng.normal(size=(3, 128))).astype(np.float32)
+    probe = resolve("classifier", f"attentive-pool:{preset},val=0.0,epochs=5,min_steps=0,batch=32").build()
+    first = probe.net((6, 128), 3).init(generator(SEED, Purpose.INIT))
+    assert first["query"].std() == pytest.approx(0.02, rel=0.2)
+    assert 0.9 < np.abs(first["key"]).max() * math.sqrt(128) <= 1
+    model = Aim(first, 128, 2)
+    optimizer = torch.optim.AdamW(model.parameters(), weight_decay=decay)
+    tx, ty = torch.from_numpy(x), torch.from_numpy(y).float()
+    steps = 5 * 4
+    trained(model, optimizer, tx, ty, 32, 5,
+            lambda step, _: warm_cosine(step, math.ceil(0.05 * steps), steps, 1.3e-3, 0.0),
+            F.binary_cross_entropy_with_logits)  # fmt: skip
+    found = probe.fit(x, y, PROBLEM, seed=SEED).scores(x)
+    np.testing.assert_allclose(found, model(tx).detach().numpy(), atol=1e-3)

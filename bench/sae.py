@@ -79,7 +79,7 @@ def benchkit(args: argparse.Namespace) -> None:
         seconds,
         args.batch,
         before,
-        end=time.perf_counter() - began,
+        end=clock() - began,
         memory=trained,
         peak=resident() - before,
     )

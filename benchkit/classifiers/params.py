@@ -109,7 +109,7 @@ class TokenParams(GridParams, TrainParams, NormParams):
 
 _PPNET: dict[str, Any] = {
     "norm": "none", "upsample": 2, "token_rows": 8, "min_steps": 0, "drop_last": True, "schedule_at": "begin",
-    "min_lr": 1e-6, "init": "uniform", "cosine": "ppnet",
+    "min_lr": 1e-6, "init": "uniform", "cosine": "ppnet", "prior": "none",
 }  # fmt: skip
 """What Bird-MAE's prototypical configurations have in common, beside the defaults."""
 
@@ -140,6 +140,11 @@ class PrototypicalParams(TokenParams):
     last_weight_decay: float = param(1e-4, help="decoupled weight decay of the last layer", low=0)
     connection: float = param(1.0, help="first weight of each prototype for its class", above=0)
     bias: float = param(-2.0, help="first bias of each class")
+    prior: Literal["classes", "none"] = param(
+        "classes",
+        help="classes: the first bias also says how rare its class is in training, so that the many examples without a "
+        "rare class do not move its prototypes to say so (not with loss=asymmetric or weights=balanced)",
+    )
     init: Literal["sphere", "uniform"] = param(
         "sphere", help="first prototypes: in any direction, or uniform from 0 to 1 in each feature"
     )

@@ -26,6 +26,8 @@ class Stream:
     seed: int
     heads: tuple[TrainParams, ...]
     balance: Float32[np.ndarray, "2 C"] | None = None
+    prior: Float32[np.ndarray, " C"] | None = None
+    """Added to the first biases of a net that has them by name."""
 
     @property
     def params(self) -> TrainParams:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from jaxtyping import Shaped
+from jaxtyping import Float32, Shaped
 
 from benchkit.classifiers.chosen import fit_chosen
 from benchkit.classifiers.data import check_subsets
@@ -38,6 +38,10 @@ class TrainedProbe(SubsetProbe):
         self, features: Shaped[np.ndarray, "N ..."], labels: Labels, splits: Sequence[Any], net: "Net", device: str
     ) -> "Prepared":
         """Features and labels ready for `net` to be trained on."""
+
+    def prior(self, labels: Labels, problem: Problem) -> Float32[np.ndarray, " C"] | None:
+        """What the first biases are to say of how rare each class is among these training labels; None: nothing."""
+        return None
 
     def fit_many(
         self,
@@ -139,6 +143,7 @@ def _train_family(
             grid[heads[0]][1].seed,
             tuple(grid[i][0].params for i in heads),
             balanced(probe.params, labels[rows.train], problem),
+            probe.prior(labels[rows.train], problem),
         )
         for split, rows, heads in zip(prepared.splits, splits, streams_of, strict=True)
     ]

@@ -185,6 +185,9 @@ class _Run:
         self.results: list[list[Trained]] = [[] for _ in streams]
         self.done = 0
         first = [net.init(generator(s.seed, Purpose.INIT)) for s in streams]
+        for weights_of, s in zip(first, streams, strict=True):
+            if s.prior is not None:
+                weights_of["bias"] = weights_of["bias"] + s.prior
         n_heads = len(streams[0].heads)
         self.w = {
             name: torch.from_numpy(np.stack([f[name] for f in first]))[:, None]

@@ -8,6 +8,7 @@ the model's convolutions have it: a patch or frame that looks at padding in part
 """
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -21,7 +22,7 @@ LOUD = 2.0
 Raw = Float32[np.ndarray, " samples"] | UInt8[np.ndarray, "H W C"]
 
 
-class Recipe:
+class Recipe(ABC):
     """One family's way from media to input. seconds: of clips, as the user asked."""
 
     main: ClassVar[str] = "pixel_values"
@@ -35,9 +36,9 @@ class Recipe:
             config, {"vision_model": "vision_config", "audio_model": "audio_config"}.get(family.part, ""), config
         )
 
+    @abstractmethod
     def prepare(self, raw: Raw) -> np.ndarray:
         """One array of one shape."""
-        raise NotImplementedError
 
     def arguments(self, x: Any) -> dict[str, Any]:
         """The forward pass's, as torch tensors, of a batch of prepared examples, [B, ...]."""

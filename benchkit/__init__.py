@@ -23,7 +23,7 @@ _NAMES = {
     "benchkit.machine.cpus": "available_cpus=available",
     "benchkit.machine.files": (
         "atomic_file=writing make_folder move_file=move point_link=point remove_file=remove remove_folder=remove_tree "
-        "scratch_folder=scratch"
+        "scratch_folder=scratch append_file=adding sync_folder=fsync_folder"
     ),
     "benchkit.machine.names": "on_disk",
     "benchkit.machine.version": "__version__",
@@ -40,6 +40,10 @@ _NAMES = {
     "benchkit.media.windows": "WindowRule=Rule window_labels window_starts",
     "benchkit.progress": "Progress",
     "benchkit.records.report": "Cell Report",
+    "benchkit.machine.times": "now",
+    "benchkit.reading.tables": "text_table",
+    "benchkit.store.database": "store_path",
+    "benchkit.store.trainings": "Pretraining keep_training pretrainings training_claimed training_curves",
 }
 """Of each module its public names; `public=inner` where it goes by another name here."""
 
@@ -94,6 +98,8 @@ if TYPE_CHECKING:
         Weights,
     )
     from benchkit.machine.cpus import available as available_cpus
+    from benchkit.machine.files import adding as append_file
+    from benchkit.machine.files import fsync_folder as sync_folder
     from benchkit.machine.files import make_folder
     from benchkit.machine.files import move as move_file
     from benchkit.machine.files import point as point_link
@@ -102,6 +108,7 @@ if TYPE_CHECKING:
     from benchkit.machine.files import scratch as scratch_folder
     from benchkit.machine.files import writing as atomic_file
     from benchkit.machine.names import on_disk
+    from benchkit.machine.times import now
     from benchkit.machine.version import __version__
     from benchkit.media.channels import Channel
     from benchkit.media.cut import cut
@@ -118,7 +125,10 @@ if TYPE_CHECKING:
     from benchkit.media.windows import Rule as WindowRule
     from benchkit.media.windows import window_labels, window_starts
     from benchkit.progress import Progress
+    from benchkit.reading.tables import text_table
     from benchkit.records.report import Cell, Report
+    from benchkit.store.database import store_path
+    from benchkit.store.trainings import Pretraining, keep_training, pretrainings, training_claimed, training_curves
 
 __all__ = [
     "FLOOR",
@@ -155,6 +165,7 @@ __all__ = [
     "OpenAudio",
     "PluginError",
     "Precomputed",
+    "Pretraining",
     "Problem",
     "Progress",
     "Published",
@@ -175,6 +186,7 @@ __all__ = [
     "Weights",
     "WindowRule",
     "__version__",
+    "append_file",
     "atomic_file",
     "available_cpus",
     "cache_dir",
@@ -189,15 +201,18 @@ __all__ = [
     "format_value",
     "hann",
     "hookimpl",
+    "keep_training",
     "local_path",
     "log_mel",
     "make_folder",
     "mel_filterbank",
     "move_file",
+    "now",
     "on_disk",
     "open",
     "param",
     "point_link",
+    "pretrainings",
     "reach_hub",
     "read_manifest",
     "remove_file",
@@ -206,6 +221,11 @@ __all__ = [
     "resolve",
     "run",
     "scratch_folder",
+    "store_path",
+    "sync_folder",
+    "text_table",
+    "training_claimed",
+    "training_curves",
     "window_labels",
     "window_starts",
 ]  # fmt: skip

@@ -192,9 +192,18 @@ def next_seq(store: Store) -> int:
 
 def insert_training(store: Store, training: Training, sealed: str | None = None) -> bool:
     """A training that is known already gains the metrics that it lacks, of what was measured since; those that it has
-    stay."""
+    stay. One of a backbone, which is sealed whenever it is saved, is then where the last record to come in says."""
     known = store.execute("SELECT id FROM trainings WHERE uuid = ?", (training.uuid,)).fetchone()
     if known is not None:
+        if training.kind == "pretraining":
+            store.execute(
+                "UPDATE trainings SET model_fingerprint = ?, params = ?, path = ?, sha256 = ?, finished_at = ?, "
+                "sealed = ? WHERE id = ?",
+                (training.model_fingerprint, _json(training.params), training.path, training.sha256,
+                 training.finished_at, sealed, known[0]),
+            )  # fmt: skip
+            (found,) = recomputed(store.db.connection(), TRAININGS, 1, known[0] - 1)
+            store.execute("UPDATE trainings SET digest = ? WHERE id = ?", (found.now, known[0]))
         add_metrics(store, known[0], [(step, name, _real(value)) for step, name, value in training.metrics])
         return False
     environment, of_it = environment_id(store, training.environment)

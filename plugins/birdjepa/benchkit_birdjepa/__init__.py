@@ -23,3 +23,10 @@ def benchkit_objectives() -> dict[str, Entry]:
         "lejepa": Entry("views predict their centre, isotropic Gaussian embeddings", f"{where}.lejepa:LeJEPA"),
         "pixio": Entry("a decoder paints hidden patches", f"{where}.pixio:Pixio"),
     }
+
+
+@hookimpl
+def benchkit_commands() -> dict[str, Entry]:
+    return {
+        "pretrain": Entry("Trains encoders of one's own, and lists trainings.", "benchkit_birdjepa.pretraining.cli:app")
+    }

@@ -51,6 +51,13 @@ class TableFormat(StrEnum):
     json = "json"
 
 
+class Over(StrEnum):
+    both = "both"
+    examples = "examples"
+    seeds = "seeds"
+    sd = "sd"
+
+
 class SqlFormat(StrEnum):
     text = "text"
     markdown = "markdown"
@@ -175,7 +182,15 @@ def table(
     n_train: NTrain = None,
     seed: Seed = None,
     format: Annotated[TableFormat, typer.Option(help="How to write it.")] = TableFormat.text,
-    intervals: Annotated[bool, typer.Option(help="Show intervals; over several seeds, standard deviations.")] = True,
+    intervals: Annotated[bool, typer.Option(help="Show intervals.")] = True,
+    over: Annotated[
+        Over,
+        typer.Option(
+            help="What intervals are over: test examples and seeds, one of the two, or standard deviations over seeds."
+        ),
+    ] = Over.both,
+    mean: Annotated[bool, typer.Option("--mean", help="A last column: the mean over the tasks, and places.")] = False,
+    places: Annotated[bool, typer.Option("--places", help="Beside each number the places that it may have.")] = False,
     chance: Annotated[bool, typer.Option(help="Show what a constant scorer gets, below.")] = True,
     digits: Annotated[int, typer.Option(min=0, max=15, help="After the decimal point.")] = 3,
     canonical: Canonical = False,
@@ -186,13 +201,15 @@ def table(
     read_only: ReadOnly = False,
     db: Db = None,
 ) -> None:
-    """Prints a table of results, seeds averaged, the best marked.
+    """Prints a table of results, seeds averaged, with intervals over test examples and seeds.
+
+    Marked are all that cannot be told from the best of their column with 95 % confidence.
 
     A dimension that is in neither rows nor columns, but varies, is added: one place never holds two numbers.
     """
     from benchkit.machine.garbage import no_collecting
+    from benchkit.reading.evidence import table_of
     from benchkit.reading.names import names_of
-    from benchkit.reading.pivot import entries, pivot
     from benchkit.reading.rendering import render
     from benchkit.reading.tables import Screen, emit
     from benchkit.store import look
@@ -204,7 +221,9 @@ def table(
             if published:
                 _print_published(store, chosen, format.value, digits, spreadsheet)
                 return
-            made = pivot(entries(store, chosen, metric or [], down, across), down, across)
+            made, lost = table_of(store, chosen, metric or [], down, across, over=over.value, mean=mean, places=places)
+            for line in lost:
+                _note(line)
             if not made.grid:
                 _note(_why_empty(store, chosen, metric or []))
             elif made.added:

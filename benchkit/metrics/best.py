@@ -111,10 +111,11 @@ def _statistics(of: Column, seed: int) -> tuple[Float64[np.ndarray, "M M"], Floa
     """How many standard errors j lies above i, at [i, j], and the same where all are equal, drawn many times."""
     m, rng = len(of.values), np.random.default_rng(seed)
     values, vectors = np.linalg.eigh(of.cov)
-    g = rng.standard_normal((DRAWS, m)) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    n = max(200, min(DRAWS, 20_000_000 // m**2))
+    g = rng.standard_normal((n, m)) @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
     if of.df:
-        heavier = np.sqrt(of.df / rng.chisquare(of.df, (DRAWS, 1)))
-        g = g + rng.standard_normal((DRAWS, m)) * np.sqrt(of.seeds) * heavier
+        heavier = np.sqrt(of.df / rng.chisquare(of.df, (n, 1)))
+        g = g + rng.standard_normal((n, m)) * np.sqrt(of.seeds) * heavier
     total = of.cov + np.diag(of.seeds)
     own = np.diag(total)
     se = np.sqrt(np.maximum(own[:, None] + own[None] - 2 * total, _LEAST))

@@ -61,6 +61,8 @@ class Parts:
     df_e: float
     effective: float
     unchanging: bool = False
+    df_s: float | None = None
+    """Of v_rest; None for s - 1."""
 
     @property
     def v_rest(self) -> float:
@@ -73,7 +75,7 @@ class Parts:
         seeds = self.v_s if which == "seeds" else self.v_rest
         if self.s < 2 or which == "examples" or not seeds:
             return examples
-        return examples + t_quantile(_P, self.s - 1.0) ** 2 * seeds
+        return examples + t_quantile(_P, self.s - 1.0 if self.df_s is None else self.df_s) ** 2 * seeds
 
 
 def parts(runs: Sequence[Kept]) -> Parts:
@@ -104,6 +106,23 @@ def _parts(
     if s > 1:
         v_s = float(values.var(ddof=1)) / s
     return Parts(float(values.mean()), s, v_e, v_s, v_i, max(min(df, effective - 1), 1.0), effective)
+
+
+def mean_over_tasks(tasks: Sequence[Parts]) -> Parts:
+    """Of the mean over tasks that are fixed: their errors are independent, so that variances add up."""
+    n = len(tasks) ** 2
+    v_e = sum(p.v_e for p in tasks) / n
+    spread = sum((p.v_e / n) ** 2 / p.df_e for p in tasks)
+    return Parts(
+        value=float(np.mean([p.value for p in tasks])),
+        s=max(p.s for p in tasks),
+        v_e=v_e,
+        v_s=sum(p.v_s for p in tasks) / n,
+        v_i=sum(p.v_s - p.v_rest for p in tasks) / n,
+        df_e=max(v_e**2 / spread, 1.0) if spread else max(p.df_e for p in tasks),
+        effective=sum(p.effective for p in tasks),
+        df_s=float(max(sum(p.s - 1 for p in tasks), 1)),
+    )
 
 
 def ends(found: Parts, which: Which = "both") -> tuple[float, float]:

@@ -5,8 +5,8 @@ print(render(made, "markdown"))  # benchkit.reading.rendering
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchkit.errors import BenchkitError, did_you_mean
@@ -25,7 +25,9 @@ class Pivot:
     grid: by row and column, in the order of their keys; None where there is no such cell.
     fixed: the one value of every dimension that is in neither.
     added: dimensions that nobody asked for, but that vary: without them several numbers would share a place.
-    best: (row, column) of the best number of each column; where columns are mixed, of each task and metric.
+    best: (row, column) of the best number of each column; where columns are mixed, of each task and metric. sets: best
+    holds all that cannot be told from the best instead (benchkit.reading.evidence). places: the best and the worst
+    place that each may have. show_places: columns that are written with them. notes: to be said below.
     """
 
     rows: tuple[str, ...]
@@ -36,6 +38,12 @@ class Pivot:
     fixed: dict[str, Any]
     added: tuple[str, ...]
     best: frozenset[tuple[int, int]]
+    sets: bool = False
+    places: Mapping[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    show_places: frozenset[int] = frozenset()
+    notes: tuple[str, ...] = ()
+    over: str = ""
+    """What intervals are over, in words."""
 
     @property
     def mixed(self) -> bool:

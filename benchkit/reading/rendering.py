@@ -113,11 +113,13 @@ def _cells(
     def written(marks: tuple[tuple[str, str], ...]) -> str:
         return markup.mark.format(",".join(letters[m] for m in marks))
 
+    seeds = markup.spread.format("(%d)")
+
     def write(e: Entry, number: str) -> str:
-        if intervals and e.sd is not None:
+        if intervals and e.low is not None:
+            text = (number + interval) % (e.value, e.low, e.high) + (seeds % e.n if e.n > 1 else "")
+        elif intervals and e.sd is not None:
             text = (number + deviation) % (e.value, e.sd, e.n)
-        elif intervals and e.low is not None:
-            text = (number + interval) % (e.value, e.low, e.high)
         else:
             text = number % e.value
         return text + written(e.marks) if e.marks else text
@@ -126,6 +128,9 @@ def _cells(
     for i, j in table.best:
         if e := table.grid[i][j]:
             rows[i][j] = write(e, best)
+    for (i, j), (first, last) in table.places.items():
+        if j in table.show_places:
+            rows[i][j] += markup.spread.format(f"{first}" if first == last else f"{first}-{last}")
     return rows
 
 
@@ -175,12 +180,27 @@ def _legend(table: Pivot, markup: _Markup, letters: dict[tuple[str, str], str], 
     lines = []
     if table.best:
         of = "its column" if not table.mixed else "its task" if "task" in table.rows else "its metric"
-        lines.append(f"{markup.best.format(' ' if markup is _TEXT else 'bold').strip()}: the best of {of}")
-    if intervals and any(e.low is not None for e in found if e.sd is None):
-        lines.append(markup.escape("[low, high]: 95 % bootstrap interval"))
-    if any(e.n > 1 for e in found):
+        what = (
+            f"in the set that holds all of the best of {of}, with 95 % confidence"
+            if table.sets
+            else f"the best of {of}"
+        )
+        lines.append(f"{markup.best.format(' ' if markup is _TEXT else 'bold').strip()}: {markup.escape(what)}")
+    if intervals and any(e.low is not None for e in found):
+        over = f" over {table.over}" if table.over else ""
+        lines.append(
+            markup.escape(
+                f"[low, high]: 95 % interval{over}; (n): mean over n seeds"
+                if any(e.n > 1 and e.low is not None for e in found)
+                else f"[low, high]: 95 % interval{over}"
+            )
+        )
+    if any(e.n > 1 and e.low is None for e in found):
         spread = f" {markup.plus_minus} standard deviation (number of seeds)" if intervals else " over the seeds"
         lines.append(f"mean{spread}")
+    if table.places and table.show_places:
+        lines.append(markup.escape("1-3: the places that it may have, all at once with 95 % confidence"))
+    lines += [markup.escape(note) for note in table.notes]
     for (name, status), letter in letters.items():
         what = "fails" if status == "fail" else "warns"
         lines.append(f"{markup.mark.format(letter).strip()} {markup.escape(f'the check {name!r} {what}')}")
@@ -229,8 +249,10 @@ def _json(table: Pivot) -> str:
     shown = [
         {k: v for k, v in e._asdict().items() if k not in ("marks", "seed") or (k == "seed" and v is not None)}
         | {"checks": dict(e.marks), "best": (i, j) in table.best}
+        | ({"places": list(table.places[i, j])} if (i, j) in table.places else {})
         for i, row in enumerate(table.grid)
         for j, e in enumerate(row)
         if e is not None
     ]
-    return json.dumps({"rows": table.rows, "columns": table.columns, "entries": shown}, indent=2)
+    said = {"rows": table.rows, "columns": table.columns, "entries": shown}
+    return json.dumps(said | ({"notes": list(table.notes)} if table.notes else {}), indent=2)

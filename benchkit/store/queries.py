@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from benchkit.errors import StoreError, did_you_mean
-from benchkit.records.gate import INTEGER, REAL, TEXT
+from benchkit.records.gate import COUNT, INTEGER, PREDICTIONS, REAL, SHA256, TEXT
 from benchkit.records.report import Cell, Report
 from benchkit.store.columns import COLUMNS, gate, held
 from benchkit.store.database import Store, errors
@@ -375,6 +375,23 @@ def _sd(n: int, mean: float, squares: float) -> float:
     """Of a sample of several, from its sums. What is left of equal numbers is rounding error: 0."""
     variance = (squares - n * mean * mean) / (n - 1)
     return math.sqrt(variance) if variance > 1e-14 * mean * mean else 0.0
+
+
+_REPLICATE_KINDS = (TEXT, TEXT, TEXT, INTEGER, TEXT, INTEGER, INTEGER, PREDICTIONS, SHA256, COUNT)
+
+
+def replicates(store: Store, filters: Filters) -> Iterator[Any]:
+    """Of current runs that keep replicates: task, model, classifier, n_train, metric, seed, run, and the file's path,
+    checksum and size."""
+    where, values = filters.where()
+    found = _all(
+        store,
+        "SELECT task, model, classifier, runs.n_train, metric, seed, runs.id, path, sha256, bytes FROM runs "
+        f"JOIN artifacts ON run_id = runs.id AND kind = 'replicates' WHERE {where} ORDER BY seed",
+        values,
+    )
+    held(store.path, _REPLICATE_KINDS, found)
+    yield from found
 
 
 class PublishedRow(NamedTuple):

@@ -61,6 +61,7 @@ def _cut(recording: OpenAudio, starts: Sequence[float], width: float, channel: C
             begin += len(held.pop(0))
         if len(held) != 1:
             held = [np.concatenate([np.empty((0, recording.channels), np.float32), *held])]
+            held, begin = [held[0][start - begin :]], max(begin, start)  # what no later window reaches is let go
         (near,) = held
         window = near[start - begin : start - begin + frames]
         name = f"{recording.name} from {seconds:g} s"

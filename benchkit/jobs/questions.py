@@ -71,13 +71,16 @@ def evaluate_answer(
     question = probe.classifier
     assert isinstance(question, Question)
     primary = question.metrics[0]
-    measured = [_measured(name, answers, context.options.replicates, progress) for name in question.metrics]
+    codes = context.codes
+    groups = None if codes is None else [codes[context.folds == k] for k in range(len(answers))]
+    replicates = context.options.replicates
+    measured = [measured_of(name, answers, groups, replicates, progress) for name in question.metrics]
     chance = float(np.mean([answer.chance[primary] for answer in answers]))
     n_test = len(context.labels) // len(data.folds)
     found = [*context.checks, checks.check_chance(measured[0], chance, n_test=n_test)]
     if context.options.shuffled:
         again = ask(probe, cell, data, permuted=True)
-        permuted = _measured(primary, again, context.options.replicates, progress)
+        permuted = measured_of(primary, again, groups, replicates, progress)
         found.append(checks.check_shuffled(permuted, measured[0], chance, n_test))
     records = [dict(answer.record) for answer in answers]
     record: dict[str, Any] = {"fit": records[0] if len(records) == 1 else records}
@@ -94,17 +97,35 @@ def evaluate_answer(
     )  # fmt: skip
 
 
-def _measured(name: str, answers: Sequence[Answer], replicates: int, progress: Progress) -> Metric:
-    """Resamples draw examples within each fold, and repeats. Raises DataError where the metric is undefined."""
+def measured_of(
+    name: str,
+    answers: Sequence[Answer],
+    groups: Sequence[Int64[np.ndarray, " _"]] | None,
+    replicates: int,
+    progress: Progress,
+) -> Metric:
+    """Resamples draw examples within each fold, or their groups (recordings) where these are known, and repeats.
+
+    groups: of each fold's examples. Raises DataError where the metric is undefined.
+    """
     value = _over_folds(answers, name, [ones(len(a.table)) for a in answers] + [ones(a.repeats) for a in answers])
     if np.isnan(value[0]):
         raise DataError(f"'{name}' is undefined on these {sum(len(a.table) for a in answers):,} test examples")
     if not replicates:
         return Metric(name, float(value[0]))
-    sizes = [len(a.table) for a in answers] + [a.repeats for a in answers]
+    repeats = [a.repeats for a in answers]
+    whole = None
+    if groups is not None:  # each repeat is a group of its own
+        first = 1 + max(int(g.max(initial=-1)) for g in groups) + np.cumsum([0, *repeats])
+        whole = [*groups, *(np.arange(n) + start for n, start in zip(repeats, first, strict=False))]
     drawn = bootstrap(
-        partial(_over_folds, answers, name), sizes, replicates=replicates, seed=0, progress=progress
-    )  # fmt: skip
+        partial(_over_folds, answers, name),
+        [*(len(a.table) for a in answers), *repeats],
+        replicates=replicates,
+        seed=0,
+        groups=whole,
+        progress=progress,
+    )
     return Metric(name, float(value[0]), *interval(drawn, float(value[0]), lowest=-1.0))
 
 

@@ -3,13 +3,17 @@
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
 import benchkit
 from benchkit.api import Grid, Settings
+from benchkit.classifiers.answers import MeanAnswer
 from benchkit.errors import BenchkitError, StoreError
+from benchkit.jobs.questions import measured_of
 from benchkit.planning.plan import make_plan
+from benchkit.progress import Silent
 
 
 def test_what_is_not_trained_is_one_cell_for_all_training_sizes() -> None:
@@ -59,3 +63,14 @@ def test_a_question_alone_needs_no_training_examples(tmp_path: Path) -> None:
     )
     assert report.n_train_used == 0
     assert {c.name: c.status for c in report.checks}["features"] == "ok"
+
+
+def test_intervals_are_over_recordings_where_they_are_known() -> None:
+    """Windows of one recording are alike: ten of each say no more than one."""
+    values = np.repeat(np.random.default_rng(0).random(30, np.float32), 10)[:, None]
+    answer = MeanAnswer(("mean",), values, {"mean": 0.5}, {})
+    recordings = np.repeat(np.arange(30), 10)
+    alone, whole = (measured_of("mean", [answer], groups, 400, Silent()) for groups in (None, [recordings]))
+    assert alone.value == whole.value == pytest.approx(values.mean(), abs=1e-6)
+    width = {m: (m.high or 0) - (m.low or 0) for m in (alone, whole)}
+    assert 2.3 < width[whole] / width[alone] < 4.5

@@ -71,10 +71,10 @@ def readable(
     common = _common(list(specs.values())) if len(specs) > 1 and len(specs) == len(names) else {}
     last = _last_parts([v for spec in specs.values() for v in _values(spec) if PRINT(v)], seen)
     steps: list[Callable[[str], str]] = [
-        lambda name: _short(specs[name], common, last, dist=False, version=False),
-        lambda name: _short(specs[name], common, last, dist=True, version=False),
-        lambda name: _short(specs[name], common, last, dist=True, version=True),
-        lambda name: _short(specs[name], {}, last, dist=True, version=True),
+        lambda name: _short(name, specs[name], common, last, dist=False, version=False),
+        lambda name: _short(name, specs[name], common, last, dist=True, version=False),
+        lambda name: _short(name, specs[name], common, last, dist=True, version=True),
+        lambda name: _short(name, specs[name], {}, last, dist=True, version=True),
     ]
     shown = {name: labelled.get(name, name) for name in names}
     left = list(specs)
@@ -105,7 +105,9 @@ def _common(specs: list[RawSpec]) -> dict[str, str]:
     return {key: value for key, value in first.items() if all(o.get(key) == value for o in others)}
 
 
-def _short(spec: RawSpec, common: Mapping[str, str], last: Mapping[str, str], *, dist: bool, version: bool) -> str:
+def _short(
+    name: str, spec: RawSpec, common: Mapping[str, str], last: Mapping[str, str], *, dist: bool, version: bool
+) -> str:
     """Places come last, in brackets."""
     from dataclasses import replace
 
@@ -115,12 +117,11 @@ def _short(spec: RawSpec, common: Mapping[str, str], last: Mapping[str, str], *,
         found.insert(0, last[str(checkpoint)])
         checkpoint = None
     params = tuple((k, v) for k, v in spec.params if v not in last and k not in common)
-    text = str(
-        replace(
-            spec, checkpoint=checkpoint, params=params, dist=spec.dist if dist else None,
-            version=spec.version if version else None,
-        )
+    shorter = replace(
+        spec, checkpoint=checkpoint, params=params, dist=spec.dist if dist else None,
+        version=spec.version if version else None,
     )  # fmt: skip
+    text = name if shorter == spec else str(shorter)
     return f"{text} ({', '.join(found)})" if found else text
 
 

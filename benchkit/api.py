@@ -6,12 +6,12 @@ with benchkit.open("registry.sqlite") as results:
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
-from benchkit.errors import BenchkitError
+from benchkit.errors import BenchkitError, did_you_mean
 from benchkit.jobs.evaluate import Outcome
 from benchkit.jobs.job import Computing, JobOptions
 from benchkit.machine.environment import check_device
@@ -22,7 +22,9 @@ from benchkit.reading.results import Results
 from benchkit.records.report import Cell, Report
 from benchkit.store import Store, is_there, open_store, side_folder, store_path
 from benchkit.store.claims import QUEUED, Owner, await_orphans, heartbeat, release_dead
+from benchkit.store.labels import set_labels
 from benchkit.store.opening import refresh
+from benchkit.store.studies import Study, keep
 
 if TYPE_CHECKING:
     from benchkit.dispatch.slurm.settings import SlurmSettings
@@ -50,6 +52,7 @@ class Settings(Computing):
     device: 'auto', 'cpu', 'cuda', 'cuda:1'.
     jobs: worker processes at once; 1 computes in this process, None is one for each GPU.
     retry_failed: try cells again that have failed with the same options before.
+    study: keep the cells under this name. labels: what to call tasks, models and classifiers, by spec.
     slurm: submit jobs to Slurm, with these settings, instead of computing here. detach: leave when they are submitted.
     """
 
@@ -62,6 +65,8 @@ class Settings(Computing):
     retry_failed: bool = False
     slurm: "SlurmSettings | None" = None
     detach: bool = False
+    study: Study | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises BenchkitError for what is no device, and for a number or a path that can be none."""
@@ -151,6 +156,7 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
         _end_claims(store)
         refresh(store)
         before = plan = settings.plan(grids, store)
+        _note(store, plan, settings)
         outcomes: list[Outcome] = []
         force = settings.force
         owner = Owner.this_process()
@@ -171,6 +177,30 @@ def launch(grids: Sequence[Grid], settings: Settings, progress: Progress) -> Lau
             refresh(store)
             _end_claims(store)
             plan = settings.plan(grids, store)
+
+
+def _note(store: Store, plan: Plan, settings: Settings) -> None:
+    """The study and the labels, before anything is computed."""
+    if settings.study is not None:
+        keep(store, settings.study, (p.cell for p in plan.cells))
+    if settings.labels:
+        set_labels(store, dict(_labelled(plan, settings.labels)))
+
+
+def _labelled(plan: Plan, labels: Mapping[str, str]) -> Iterator[tuple[tuple[str, str], str]]:
+    """(kind, canonical name) and label of each label's thing. Raises BenchkitError where none of the plan's is it."""
+    from benchkit.reading.asked import canonical
+
+    known = {(kind, getattr(p.cell, kind)) for p in plan.cells for kind in ("task", "model", "classifier")}
+    for text, label in labels.items():
+        found = [(kind, name) for kind in ("task", "model", "classifier")
+                 for name in (text, canonical(kind, text)) if (kind, name) in known]  # fmt: skip
+        if not found:
+            names = sorted({name for _, name in known})
+            raise BenchkitError(f"[labels] names '{text}', which the sweep has not{did_you_mean(text, names)}")
+        for kind, name in dict.fromkeys(found):
+            if name is not None:
+                yield (kind, name), label
 
 
 def _compute(
@@ -223,12 +253,14 @@ def run(
     n_train: SupportsIndex | Iterable[SupportsIndex] = -1,
     seed: SupportsIndex | Iterable[SupportsIndex] = 0,
     db: str | Path | None = None,
+    study: str | None = None,
     settings: Settings | None = None,
     progress: Progress | None = None,
 ) -> list[Report]:
     """Every cell of the grid, computed where it is missing: its Report, in the order of the grid.
 
-    classifier: for trait tasks a scorer. n_train: examples a class, for trait tasks in total; -1 is all.
+    classifier: for trait tasks a scorer. n_train: examples a class, for trait tasks in total; -1 is all. study: the
+    name under which the registry keeps these cells.
 
     Raises RunFailed where a cell fails (the others are kept), BenchkitError where nothing can be planned.
     """
@@ -242,6 +274,8 @@ def run(
         raise BenchkitError(f"settings is a {type(settings).__name__}, and must be a benchkit.api.Settings")
     if db is not None:
         settings = replace(settings, db=store_path(db))
+    if study is not None:
+        settings = replace(settings, study=Study(study))
     launched = launch([grid], settings, progress or Silent())
     with open_store(settings.db, create=False) as store:
         reports = load_reports(store, [p.run for p in launched.after.cells if p.run is not None])

@@ -6,7 +6,20 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.read import Canonical, Db, ReadOnly, Seed, Spreadsheet, Task
+from benchkit.cli.options import numbers as whole_numbers
+from benchkit.cli.read import (
+    By,
+    Canonical,
+    Db,
+    ReadOnly,
+    Seed,
+    Since,
+    Spreadsheet,
+    Study,
+    SweepFile,
+    Task,
+    check_studies,
+)
 from benchkit.progress import say
 
 if TYPE_CHECKING:
@@ -35,10 +48,14 @@ def compare(
         list[str] | None, typer.Option(metavar="SPEC", help="A classifier; twice: the first against the second.")
     ] = None,
     n_train: Annotated[
-        list[int] | None, typer.Option(metavar="INT", help="A training size; twice: the first against the second.")
+        list[str] | None, typer.Option(metavar="INT", help="A training size; twice: the first against the second.")
     ] = None,
     task: Task = None,
     seed: Seed = None,
+    study: Study = None,
+    sweep: SweepFile = None,
+    since: Since = None,
+    by: By = None,
     metric: Annotated[str | None, typer.Option(help="What is compared (default: the task's primary metric).")] = None,
     replicates: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 1000,
     format: Annotated[Format, typer.Option(help="How to write it.")] = Format.text,
@@ -72,7 +89,10 @@ def compare(
             if found[0][0].task != found[0][1].task:
                 raise BenchkitError(f"runs {numbers[0]} and {numbers[1]} are of two tasks, so they cannot be compared")
         else:
-            made = pairs(results.store, asked(task, model, classifier, n_train, seed))
+            sizes, seeds = whole_numbers("--n-train", n_train), whole_numbers("--seed", seed)
+            filters = asked(task, model, classifier, sizes, seeds, study=study, sweep=sweep, since=since, by=by)
+            check_studies(results.store, filters)
+            made = pairs(results.store, filters)
             found = list(made.found)
             for one in made.lonely:
                 say(f"run {one.run} ({', '.join(map(str, one[2:7]))}) has no partner", sys.stderr)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from benchkit.cli.read import Db
+from benchkit.cli.read import Db, Json, ReadOnly, Since
 from benchkit.errors import BenchkitError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ class Column(StrEnum):
 def register(app: typer.Typer) -> None:
     app.command("label")(label)
     app.command("note")(note)
+    app.command("studies")(studies)
 
 
 def label(
@@ -66,6 +67,57 @@ def note(
         number = queries.find_run(store, run)
         set_note(store, number, text, tag or [])
     emit(f"run {number}: noted" if text or tag else f"run {number} has no note now")
+
+
+def studies(
+    name: Annotated[str | None, typer.Argument(help="One study: all that is known of it, and its sweep file.")] = None,
+    since: Since = None,
+    by: Annotated[str | None, typer.Option(metavar="USER", help="Only those that this user started.")] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Forget this study; its runs stay.")] = False,
+    json: Json = False,
+    read_only: ReadOnly = False,
+    db: Db = None,
+) -> None:
+    """Lists studies, sweeps with a name: how much of each is done, who started it and when."""
+    import sys
+    from json import dumps
+
+    from benchkit.progress import say
+    from benchkit.reading.asked import moment
+    from benchkit.reading.tables import Screen, ago, clean, emit, text_table
+    from benchkit.store import look, open_store
+    from benchkit.store import studies as kept
+
+    if forget:
+        if name is None:
+            raise BenchkitError("name the study that is to be forgotten, as in: benchkit studies NAME --forget")
+        with open_store(db, create=False) as store:
+            kept.forget(store, name)
+        emit(clean(f"study '{name}' is forgotten; its runs stay"))
+        return
+    with look(db, read_only=read_only) as store:
+        found = kept.studies(store, by=by, since=None if since is None else moment(since))
+        sweep = ""
+        if name is not None:
+            sweep = kept.sweep_of(store, name)
+            found = [study for study in found if study.name == name]
+    if json:
+        emit(dumps([s._asdict() | ({"sweep": sweep} if name else {}) for s in found], indent=2))
+        return
+    if not found:
+        say("no study matches" if since or by else "no study yet: `name` in a sweep file, or run --study", sys.stderr)
+        return
+    rows = [
+        (
+            s.name, f"{s.done:,}/{s.cells:,}", f"{s.failed:,}", s.user, s.host, ago(s.started_at),
+            f"{s.note}{' [' + ', '.join(s.tags) + ']' if s.tags else ''}".strip(),
+        )
+        for s in found
+    ]  # fmt: skip
+    header = ("study", "done", "failed", "by", "host", "started", "note")
+    emit(text_table([header], rows, right=(1, 2), screen=Screen.of(sys.stdout)))
+    if sweep:
+        emit("\n" + "\n".join(map(clean, sweep.splitlines())))
 
 
 def _meant(store: "Store", name: str, kind: str | None) -> tuple[str, str]:

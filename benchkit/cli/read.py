@@ -26,9 +26,24 @@ Classifier = Annotated[
     list[str] | None, typer.Option(metavar="SPEC", help="Only this classifier or scorer, likewise. Repeatable.")
 ]
 NTrain = Annotated[
-    list[int] | None, typer.Option(metavar="INT", help="Only this training size; -1 is all. Repeatable.")
+    list[str] | None, typer.Option(metavar="INT,...", help="Only these training sizes, as in 1,5,-1; -1 is all.")
 ]
-Seed = Annotated[list[int] | None, typer.Option(metavar="INT", help="Only this seed. Repeatable.")]
+Seed = Annotated[list[str] | None, typer.Option(metavar="INT,...", help="Only these seeds, as in 0,1.")]
+Study = Annotated[
+    list[str] | None, typer.Option(metavar="NAME", help="Only cells of this study (benchkit studies). Repeatable.")
+]
+SweepFile = Annotated[Path | None, typer.Option("--sweep", metavar="FILE", help="Only cells of this sweep file.")]
+Since = Annotated[
+    str | None, typer.Option(metavar="TIME", help="Only what has finished since, as in 2026-11-20, 3d, 12h, 30min.")
+]
+By = Annotated[str | None, typer.Option(metavar="USER", help="Only cells of studies that this user started.")]
+
+
+class Order(StrEnum):
+    newest = "newest"
+    value = "value"
+
+
 ReadOnly = Annotated[
     bool,
     typer.Option("--read-only", help="Change no file, take nothing in; so it is with another user's registry."),
@@ -76,6 +91,11 @@ def ls(
     classifier: Classifier = None,
     n_train: NTrain = None,
     seed: Seed = None,
+    study: Study = None,
+    sweep: SweepFile = None,
+    since: Since = None,
+    by: By = None,
+    sort: Annotated[Order, typer.Option(help="The newest first, or those with the highest value.")] = Order.newest,
     limit: Annotated[int, typer.Option(min=0, help="How many at most; 0 is all.")] = 20,
     history: Annotated[bool, typer.Option("--all", help="Superseded runs too, with their number in brackets.")] = False,
     canonical: Canonical = False,
@@ -88,9 +108,10 @@ def ls(
     from benchkit.reading.tables import Screen, emit, runs_table, say_above
     from benchkit.store import look, queries
 
-    filters = _filters(task, model, classifier, n_train, seed, history)
+    filters = _filters(task, model, classifier, n_train, seed, history, study, sweep, since, by)
     with look(db, read_only=read_only) as store:
-        runs = queries.recent(store, filters, limit)
+        check_studies(store, filters)
+        runs = queries.recent(store, filters, limit, by_value=sort is Order.value)
         more = queries.count(store, filters) - len(runs) if limit and len(runs) == limit else 0
         failed = queries.count_failures(store, filters)
         if not runs:
@@ -120,6 +141,10 @@ def show(
     classifier: Classifier = None,
     n_train: NTrain = None,
     seed: Seed = None,
+    study: Study = None,
+    sweep: SweepFile = None,
+    since: Since = None,
+    by: By = None,
     json: Json = False,
     read_only: ReadOnly = False,
     db: Db = None,
@@ -128,7 +153,7 @@ def show(
 
     The filters are for 'failed'.
     """
-    filters = _filters(task, model, classifier, n_train, seed)
+    filters = _filters(task, model, classifier, n_train, seed, False, study, sweep, since, by)
     if run == "failed":
         _show_failed(db, filters, verbose, json, read_only)
         return
@@ -154,6 +179,7 @@ def _show_failed(db: Path | None, filters: "Filters", verbose: bool, json: bool,
     from benchkit.store import look, queries
 
     with look(db, read_only=read_only) as store:
+        check_studies(store, filters)
         found = queries.failures(store, filters)
     if json:
         emit(as_json(found))
@@ -181,6 +207,10 @@ def table(
     classifier: Classifier = None,
     n_train: NTrain = None,
     seed: Seed = None,
+    study: Study = None,
+    sweep: SweepFile = None,
+    since: Since = None,
+    by: By = None,
     format: Annotated[TableFormat, typer.Option(help="How to write it.")] = TableFormat.text,
     intervals: Annotated[bool, typer.Option(help="Show intervals.")] = True,
     over: Annotated[
@@ -215,9 +245,10 @@ def table(
     from benchkit.store import look
 
     with no_collecting():
-        chosen = _filters(task, model, classifier, n_train, seed)
+        chosen = _filters(task, model, classifier, n_train, seed, False, study, sweep, since, by)
         down, across = _listed(rows), _listed(cols)
         with look(db, read_only=read_only) as store:
+            check_studies(store, chosen)
             if published:
                 _print_published(store, chosen, format.value, digits, spreadsheet)
                 return
@@ -358,13 +389,28 @@ def _filters(
     task: list[str] | None,
     model: list[str] | None,
     classifier: list[str] | None,
-    n_train: list[int] | None,
-    seed: list[int] | None,
+    n_train: list[str] | None,
+    seed: list[str] | None,
     history: bool = False,
+    study: list[str] | None = None,
+    sweep: Path | None = None,
+    since: str | None = None,
+    by: str | None = None,
 ) -> "Filters":
+    from benchkit.cli.options import numbers
     from benchkit.reading.asked import asked
 
-    return asked(task, model, classifier, n_train, seed, history=history)
+    sizes, seeds = numbers("--n-train", n_train), numbers("--seed", seed)
+    return asked(task, model, classifier, sizes, seeds, history=history, study=study, sweep=sweep, since=since, by=by)
+
+
+def check_studies(store: "Store", filters: "Filters") -> None:
+    """Raises StoreError where a study that is asked for is not there."""
+    if filters.study:
+        from benchkit.store.studies import check_study
+
+        for name in filters.study:
+            check_study(store, name)
 
 
 def _listed(names: str | None) -> list[str] | None:

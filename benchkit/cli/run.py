@@ -31,14 +31,21 @@ def run(
         typer.Option(help="For trait tasks, in the classifier's place, as in 'random,k=2048'. Repeatable."),
     ] = None,
     n_train: Annotated[
-        list[int] | None,
-        typer.Option(help="Training examples per class (trait tasks: in total); -1 (default) is all. Repeatable."),
+        list[str] | None,
+        typer.Option(
+            metavar="INT,...",
+            help="Training examples per class (trait tasks: in total), as in 1,5; -1 (default) is all.",
+        ),
     ] = None,
     seed: Annotated[
-        list[int] | None, typer.Option(help="Of sampling, initialisation and shuffling (default: 0). Repeatable.")
+        list[str] | None,
+        typer.Option(metavar="INT,...", help="Of sampling, initialisation and shuffling, as in 0,1,2 (default: 0)."),
     ] = None,
     sweep: Annotated[
-        Path | None, typer.Option(help="A TOML file with one or more [[grid]]s, instead of the above.")
+        Path | None, typer.Option(help="A TOML file with one or more [[grid]]s; the options above narrow it.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Keep these cells as a study of this name (docs/reading.md).")
     ] = None,
     db: Annotated[
         Path | None, typer.Option(help="The registry (default: BENCHKIT_DB, else ./registry.sqlite).")
@@ -80,19 +87,23 @@ def run(
     ] = False,
 ) -> None:
     """Computes the cells that are not in the registry yet, and prints the table of all of them."""
+    from dataclasses import replace
+
     from benchkit.api import Settings, launch, look
+    from benchkit.cli.options import numbers
     from benchkit.errors import BenchkitError
-    from benchkit.planning.plan import Grid, read_sweep
+    from benchkit.planning.plan import Grid
+    from benchkit.planning.sweep import Sweep, narrow, read_whole_sweep
     from benchkit.progress import for_stream
     from benchkit.store import store_path
+    from benchkit.store.studies import Study
 
+    sizes, seeds = numbers("--n-train", n_train), numbers("--seed", seed)
+    whole = Sweep([])
     if sweep:
-        if task or model or classifier or scorer or n_train or seed:
-            raise BenchkitError(
-                "--sweep holds the whole grid: give it without --task, --model, --classifier, --scorer, --n-train and "
-                "--seed"
-            )
-        grids = read_sweep(sweep)
+        whole = read_whole_sweep(sweep)
+        probes = (*(classifier or ()), *(scorer or ()))
+        grids = narrow(whole.grids, task=task or (), model=model or (), classifier=probes, n_train=sizes, seed=seeds)
     else:
         if not task or not model:
             missing = " and ".join(name for name, given in (("--task", task), ("--model", model)) if not given)
@@ -100,13 +111,14 @@ def run(
                 f"{missing} missing, as in: benchkit run --task digits --model pixels (or --sweep FILE)"
             )
         probes = (*(classifier or ()), *(scorer or ())) or ("linear",)
-        grids = [Grid(tuple(task), tuple(model), probes, tuple(n_train or [-1]), tuple(seed or [0]))]
+        grids = [Grid(tuple(task), tuple(model), probes, tuple(sizes or [-1]), tuple(seeds or [0]))]
     path = store_path(db)
     asked = _slurm(executor, slurm, max_running, detach, jobs, sweep)
     settings = Settings(
         db=path, cache=cache, force=force, wait=wait, jobs=jobs, retry_failed=retry_failed, slurm=asked, detach=detach,
         device=device, batch_size=batch_size, workers=workers, skip_bad=skip_bad, replicates=replicates,
-        shuffled=shuffled,
+        shuffled=shuffled, labels={} if len(grids) != len(whole.grids) else whole.labels,
+        study=replace(whole.study or Study("-"), name=study) if study is not None else whole.study,
     )  # fmt: skip
     if read_only and not dry_run:
         raise BenchkitError("--read-only is for --dry-run: a run writes to its registry")

@@ -7,18 +7,16 @@ for job in plan.jobs(): ...        # the cells to do, together by (task, model)
 import itertools
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 from benchkit.catalog.contract import solves
 from benchkit.catalog.discovery import Catalog, discover
 from benchkit.catalog.resolve import resolve, resolve_probe
 from benchkit.catalog.spec import Spec
-from benchkit.errors import OF_ITSELF, BenchkitError, did_you_mean
+from benchkit.errors import OF_ITSELF, BenchkitError
 from benchkit.interfaces import Backbone, Modality, TaskKind
-from benchkit.machine.config import read_toml
 from benchkit.machine.garbage import no_collecting
 from benchkit.planning.owners import Owners
 from benchkit.records.gate import COUNT, INTEGER, JOB, OBJECT, OWNER, REAL, TEXT, TIME
@@ -50,15 +48,15 @@ class Grid:
             if not given or not all(type(v) is kind for v in given):
                 what = "a whole number" if kind is int else "a spec, as text"
                 what += " (-1 is all)" if name == "n_train" else ""
-                raise BenchkitError(f"{name} = {_shown(given)} must be {what}, or several")
+                raise BenchkitError(f"{name} = {shown(given)} must be {what}, or several")
         for n in self.n_train:
             if n < -1 or n >= 2**63:
                 raise BenchkitError(
-                    f"n_train={_shown(n)} is no number of training examples: give 1 or more, or -1 for all"
+                    f"n_train={shown(n)} is no number of training examples: give 1 or more, or -1 for all"
                 )
         for seed in self.seed:
             if not 0 <= seed < 2**32:
-                raise BenchkitError(f"seed={_shown(seed)} is out of range: give 0 to {2**32 - 1}")
+                raise BenchkitError(f"seed={shown(seed)} is out of range: give 0 to {2**32 - 1}")
 
 
 @dataclass(frozen=True)
@@ -163,55 +161,12 @@ def _untrained(task: str, model: str, name: str, seed: int, classifier: Spec) ->
     return Cell(task, model, name, 0, 0 if getattr(classifier.cls, "seedless", False) else seed)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a line shows it."""
     try:
         return repr(value)
     except ValueError:  # Python writes out no number of more than 4,300 digits
         return "a number of thousands of digits"
-
-
-def read_sweep(path: Path) -> list[Grid]:
-    """Grids from a TOML file: one at the top level, or several as `[[grid]]`. Raises BenchkitError in one line.
-
-    [[grid]]
-    task = ["hsn", "pow"]
-    model = "bird-mae"
-    classifier = ["linear", "knn,k=5"]
-    n_train = [1, 5, -1]
-    seed = [0, 1, 2]
-    """
-    document = read_toml(path, "sweep file")
-    document.pop("slurm", None)  # benchkit.dispatch.slurm.settings reads it
-    tables = document.pop("grid", None)
-    if tables is None:
-        tables = [document]
-    elif document:
-        raise BenchkitError(f"sweep file '{path}': '{next(iter(document))}' stands outside of [[grid]]")
-    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
-        raise BenchkitError(f"sweep file '{path}': write each grid as [[grid]]")
-    return [_grid(table, f"sweep file '{path}', grid {i}") for i, table in enumerate(tables, 1)]
-
-
-def _grid(table: dict[str, Any], where: str) -> Grid:
-    known = [*(f.name for f in fields(Grid)), "scorer"]
-    values: dict[str, tuple[Any, ...]] = {}
-    for key, given in table.items():
-        if key not in known:
-            raise BenchkitError(f"{where}: unknown key '{key}'{did_you_mean(key, known)} (known: {', '.join(known)})")
-        listed = given if isinstance(given, list) else [given]
-        kind = int if key in ("n_train", "seed") else str
-        if not listed or not all(type(v) is kind for v in listed):
-            what = "whole numbers" if kind is int else "strings"
-            raise BenchkitError(f"{where}: {key} = {_shown(given)} must be one or a list of {what}")
-        values[key] = tuple(listed)
-    if probes := (*values.get("classifier", ()), *values.pop("scorer", ())):
-        values["classifier"] = probes
-    if missing := [k for k in ("task", "model") if k not in values]:
-        raise BenchkitError(f"{where}: {' and '.join(missing)} missing")
-    try:
-        return Grid(**values)
-    except BenchkitError as e:
-        raise BenchkitError(f"{where}: {e}") from None
 
 
 class _Resolver:

@@ -15,6 +15,7 @@ first alone. What tells the variants of a bare name apart may be written out, de
 import os
 import re
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from benchkit.catalog.spec import FINGERPRINT, Kind, RawSpec, local_path
@@ -23,6 +24,7 @@ from benchkit.store.queries import NAMES, Filters, Word, is_glob
 
 if TYPE_CHECKING:
     from benchkit.catalog.spec import Spec
+    from benchkit.records.report import Cell
 
 Names = str | Iterable[str] | None
 Numbers = int | Iterable[int] | None
@@ -39,17 +41,59 @@ def asked(
     n_train: Numbers = None,
     seed: Numbers = None,
     *,
+    study: Names = None,
+    sweep: str | Path | None = None,
+    since: str | None = None,
+    by: str | None = None,
     history: bool = False,
 ) -> Filters:
     """The runs that these words name: of each column that has any, those that one of its words names.
 
-    n_train, seed: whole numbers. history: superseded runs too. A word that no installed plugin understands names what
+    n_train, seed: whole numbers. history: superseded runs too. study: the name of a study, or several: only its cells.
+    sweep: a sweep file: only its cells. since: a date or a time (2026-11-20), or so long ago (3d, 12h, 30min). by:
+    cells of studies that this user started. A word that no installed plugin understands names what
     the registry has under it.
     """
     given = {"task": _several(task), "model": _several(model), "classifier": _several(classifier)}
     words = tuple(_word(column, text) for column in NAMES for text in given[column])
     patterns = {c: tuple(dict.fromkeys(p for w in words if w.column == c for p in w.patterns)) for c in NAMES}
-    return Filters(**patterns, n_train=_numbers(n_train), seed=_numbers(seed), history=history, words=words)
+    return Filters(
+        **patterns,
+        n_train=_numbers(n_train),
+        seed=_numbers(seed),
+        history=history,
+        words=words,
+        study=_several(study),
+        cells=None if sweep is None else _cells(Path(sweep)),
+        since=None if since is None else moment(since),
+        by=by,
+    )
+
+
+def _cells(sweep: Path) -> "tuple[Cell, ...]":
+    """Those of a sweep file, as `run` would name them."""
+    from benchkit.planning.plan import make_plan
+    from benchkit.planning.sweep import read_sweep
+
+    return tuple(p.cell for p in make_plan(read_sweep(sweep), None).cells)
+
+
+def moment(text: str) -> str:
+    """A time as the registry writes it, from what a person writes: here, where it names no zone. Raises
+    BenchkitError."""
+    from datetime import UTC, datetime, timedelta
+
+    if match := re.fullmatch(r"(\d{1,6})\s*(min|h|d|w)", text.strip()):
+        units = {"min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+        found = datetime.now(UTC) - timedelta(**{units[match[2]]: int(match[1])})
+    else:
+        try:
+            found = datetime.fromisoformat(text.strip()).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise BenchkitError(
+                f"--since {text}: give a date or a time as in 2026-11-20 or 2026-11-20T12:00, or 30min, 12h, 3d, 2w"
+            ) from None
+    return found.isoformat(timespec="microseconds")
 
 
 def _several(given: Names) -> tuple[str, ...]:

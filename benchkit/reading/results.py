@@ -68,7 +68,8 @@ class Results:
     """An open registry. Raises StoreError where there is none, or it cannot be read.
 
     The same filters go everywhere: task, model and classifier take one or more specs, bare names or patterns
-    (benchkit.reading.asked), n_train and seed one or more numbers (n_train -1 is all).
+    (benchkit.reading.asked), n_train and seed one or more numbers (n_train -1 is all), study the name of a study, sweep
+    a sweep file, since a time, by a user.
     """
 
     def __init__(self, path: str | Path | None = None, *, read_only: bool = False) -> None:

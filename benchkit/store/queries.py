@@ -53,14 +53,23 @@ class Filters:
     seed: tuple[int, ...] = ()
     history: bool = False
     words: tuple[Word, ...] = field(default=(), compare=False)
+    study: tuple[str, ...] = ()
+    """Only cells of one of these studies."""
+    cells: tuple[Cell, ...] | None = None
+    """Only these."""
+    since: str | None = None
+    """Only what was finished, or failed, at this time or later: as the registry writes times."""
+    by: str | None = None
+    """Only cells of studies that this user started."""
 
     @property
     def narrow(self) -> bool:
         """Whether anything but `history` is asked for."""
-        return any(getattr(self, column) for column in (*NAMES, *NUMBERS))
+        others = self.study or self.cells is not None or self.since or self.by
+        return bool(others) or any(getattr(self, column) for column in (*NAMES, *NUMBERS))
 
-    def where(self) -> tuple[str, list[Any]]:
-        """As an SQL condition on `runs`, and its parameters."""
+    def where(self, when: str = "finished_at") -> tuple[str, list[Any]]:
+        """As an SQL condition on `runs`, and its parameters. when: the column that has the time."""
         clauses: list[str] = ["1"] if self.history else ["current"]
         values: list[Any] = []
         for column in NAMES:
@@ -79,9 +88,27 @@ class Filters:
             if numbers := getattr(self, column):
                 clauses.append(f"runs.{column} IN ({', '.join('?' * len(numbers))})")
                 values += numbers
+        if self.study:
+            clauses.append(_OF_STUDIES.format(f"name IN ({', '.join('?' * len(self.study))})"))
+            values += self.study
+        if self.by:
+            clauses.append(_OF_STUDIES.format("user = ?"))
+            values.append(self.by)
+        if self.cells is not None:
+            clauses.append(_LISTED)
+            values.append(json.dumps(self.cells))
+        if self.since:
+            clauses.append(f"runs.{when} >= ?")
+            values.append(self.since)
         return " AND ".join(clauses), values
 
 
+_CELL = "(runs.task, runs.model, runs.classifier, runs.n_train, runs.seed)"
+_OF_STUDIES = (
+    f"{_CELL} IN (SELECT task, model, classifier, n_train, seed FROM study_cells WHERE study_id IN "
+    "(SELECT id FROM studies WHERE {0}))"
+)
+_LISTED = f"{_CELL} IN (SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4 FROM json_each(?))"
 _LABELLED = "runs.{0} IN (SELECT name FROM labels WHERE kind = ? AND label = ?)"
 _SEEN = "runs.{0} GLOB ? AND EXISTS (SELECT 1 FROM places WHERE instr(runs.{0}, fingerprint) AND ('/' || path) GLOB ?)"
 
@@ -126,12 +153,14 @@ WHERE runs.id IN ({ids}) ORDER BY runs.id DESC
 """
 
 
-def recent(store: Store, filters: Filters, limit: int = 0) -> list[RunRow]:
-    """The runs that match, the newest first. limit: how many at most; 0 is all."""
+def recent(store: Store, filters: Filters, limit: int = 0, *, by_value: bool = False) -> list[RunRow]:
+    """The runs that match, the newest first, or by_value the highest. limit: how many at most; 0 is all."""
     where, values = filters.where()
     index = "INDEXED BY runs_table" if filters.narrow else ""
-    ids = f"SELECT id FROM runs {index} WHERE {where} ORDER BY id DESC LIMIT ?"
-    return _run_rows(store, ids, [*values, limit or -1])
+    order = "value DESC, id DESC" if by_value else "id DESC"
+    ids = f"SELECT id FROM runs {index} WHERE {where} ORDER BY {order} LIMIT ?"
+    found = _run_rows(store, ids, [*values, limit or -1])
+    return sorted(found, key=lambda r: (-r.value, -r.run)) if by_value else found
 
 
 def runs_by_number(store: Store, numbers: Sequence[int]) -> list[RunRow]:
@@ -169,6 +198,9 @@ def nothing_matches(store: Store, filters: Filters) -> str:
                 return f"{named}; '{word.text}*' matches some"
             why = f" ({word.why})" if word.why else ""
             return f"{named}{did_you_mean(word.text, [*known, *bare])}{why}"
+    names = ", ".join(f"'{name}'" for name in filters.study)
+    if filters.study and not any(getattr(filters, c) for c in (*NAMES, *NUMBERS)) and not filters.since:
+        return f"no cell of study {names} is done yet"
     return "no run matches all of these filters together"
 
 
@@ -278,7 +310,7 @@ def of_cell(cell: Cell) -> Filters:
 
 def failures(store: Store, filters: Filters = Filters()) -> list[FailureRow]:
     """The failed cells that match, the last to come in first, whatever the hosts' clocks said."""
-    where, values = replace(filters, history=True).where()
+    where, values = replace(filters, history=True).where("failed_at")
     # The filters are conditions on `runs`; a failure has the same columns.
     names = ", ".join(FailureRow._fields)
     found = _all(store, f"SELECT {names} FROM failures AS runs WHERE {where} ORDER BY seq DESC", values)
@@ -288,7 +320,7 @@ def failures(store: Store, filters: Filters = Filters()) -> list[FailureRow]:
 
 def count_failures(store: Store, filters: Filters = Filters()) -> int:
     """How many failed cells match; reads none of their logs."""
-    where, values = replace(filters, history=True).where()
+    where, values = replace(filters, history=True).where("failed_at")
     return _all(store, f"SELECT count(*) FROM failures AS runs WHERE {where}", values)[0][0]
 
 

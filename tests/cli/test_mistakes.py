@@ -21,7 +21,7 @@ Script = Callable[..., Any]
     ("words", "said"),
     [
         (("run", "--task", "digits", "--model", "pixels", "--jobs", "0"), "'--jobs' / '-j': '0': Input should be gr"),
-        (("ls", "--seed", "1", "--seed", "x"), "'--seed': '1', 'x': Input should be a valid integer"),
+        (("ls", "--seed", "1", "--seed", "x"), "'--seed': 'x': 'x' is not a valid integer"),
         (("table", "--format", "pdf"), "'pdf' is not one of 'text'"),
         (("sql",), "Missing argument 'query'"),
         (("ls", "--modle", "x"), "No such option: --modle"),

@@ -19,7 +19,8 @@ from benchkit import resolve
 from benchkit.api import Grid, RunFailed, Settings, launch, look
 from benchkit.errors import BenchkitError, SpecError
 from benchkit.media.hub import reach
-from benchkit.planning.plan import make_plan, read_sweep
+from benchkit.planning.plan import make_plan
+from benchkit.planning.sweep import read_sweep
 from benchkit.progress import Silent
 
 QUICK = {"task": "digits", "model": "pixels", "classifier": "centroid"}

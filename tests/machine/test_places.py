@@ -18,7 +18,7 @@ from benchkit.errors import StoreError
 from benchkit.machine.config import read_toml
 from benchkit.machine.home import expanded, private_folder
 from benchkit.machine.interpreter import BENCHKIT
-from benchkit.planning.plan import read_sweep
+from benchkit.planning.sweep import read_sweep
 
 QUICK = ("run", "--task", "digits", "--model", "pixels", "--classifier", "centroid", "--replicates", "0")
 NOBODY = 54321

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from benchkit.catalog.discovery import discover
 from benchkit.errors import BenchkitError
-from benchkit.planning.plan import Grid, make_plan, read_sweep
+from benchkit.planning.plan import Grid, make_plan
+from benchkit.planning.sweep import read_sweep
 from benchkit.store import open_store
 
 FUZZ = settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -25,8 +25,9 @@ from benchkit.jobs import traits as job
 from benchkit.jobs.data import JobData
 from benchkit.jobs.job import JobOptions
 from benchkit.jobs.traits import score_traits
-from benchkit.planning.plan import make_plan, read_sweep
+from benchkit.planning.plan import make_plan
 from benchkit.planning.sampling import subset
+from benchkit.planning.sweep import read_sweep
 from benchkit.progress import Silent
 from benchkit.records.report import Cell
 from benchkit.scorers.pca import PCA

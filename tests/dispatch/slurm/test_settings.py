@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from benchkit.dispatch.slurm.settings import minutes, slurm_settings
 from benchkit.errors import BenchkitError
-from benchkit.planning.plan import read_sweep
+from benchkit.planning.sweep import read_sweep
 
 CONFIG = '[slurm]\npartition = "cpu"\naccount = "lab"\ntime = "2h"\nqos = "low"\nexclude = "node7"\n'
 SWEEP = 'task = "digits"\nmodel = "pixels"\n[slurm]\npartition = "gpu"\ngpus = 1\ntime = "4h"\nconstraint = "a100"\n'

@@ -133,7 +133,14 @@ def test_registers_do_not_turn_with_rotary_positions() -> None:
     near(turned.reg[:, ::-1], np.asarray(out.reg))
 
 
-@pytest.mark.parametrize("config", [ROPE_REGISTERS, EncoderConfig(64, 32, 4, 16, 48, 3, 4, use_qk_norm=True)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        ROPE_REGISTERS,
+        EncoderConfig(64, 32, 4, 16, 48, 3, 4, use_qk_norm=True),
+        EncoderConfig(64, 32, 8, 16, 48, 3, 4, norm_eps=1e-3, gelu="exact", attention_scale=0.9, residual_scale=0.5),
+    ],
+)
 def test_both_frameworks_agree_in_every_combination(config: EncoderConfig) -> None:
     named = draw(config, 3)
     model = twin.Encoder(config)

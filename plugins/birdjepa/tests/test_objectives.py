@@ -232,6 +232,7 @@ def test_hidden_patches_reach_no_token_and_seen_ones_no_target() -> None:
     assert not np.allclose(base[1].encoded.patches, seen[1].encoded.patches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "deviation", ["class_tokens=mean", "mask_token=encoder", "variance=biased", "fill=true,ratio=0.7"]
 )
@@ -303,6 +304,7 @@ def test_what_a_probe_sees_has_no_gradient(spec: str) -> None:
     assert all((np.asarray(g) == 0).all() for g in jax.jit(jax.grad(seen))(params).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spec", SMALL)
 def test_remat_scan_and_drop_path_are_the_trainings_to_choose(spec: str) -> None:
     made, params, _ = started(spec, n_classes=3)

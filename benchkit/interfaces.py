@@ -133,7 +133,7 @@ class Task(Component, ABC):
         """Of each example, in the order of `ids`, the name of what it shares with others that were taken together: the
         recording or site that windows are cut from, the individual that was photographed. Decodes no media.
 
-        Examples of one group are not independent, so intervals are over groups (docs/registry.md). One that shares
+        Examples of one group are not independent, so intervals are over groups (docs/reading.md). One that shares
         with none has a name of its own. None: not known, and examples count as independent; reports say so. Raises
         DataError.
         """

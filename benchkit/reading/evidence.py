@@ -62,9 +62,7 @@ def evidence(store: Store, filters: Filters) -> Evidence:
         task, model, classifier, n_train, metric = cell
         made.by_cell.setdefault((task, model, classifier, n_train, metric), {})[seed] = found
     if lost > 1:
-        made.notes.append(
-            f"so it is with {lost - 1:,} more (`benchkit check` names them, `benchkit intervals` makes them anew)"
-        )
+        made.notes.append(f"so it is with {lost - 1:,} more (`benchkit check` names them)")
     return made
 
 
@@ -133,8 +131,7 @@ def _notes(table: Pivot, of: Evidence, unsure: bool) -> list[str]:
     lines = []
     if unsure and of.by_cell:
         lines.append(
-            "where runs keep no replicates, or not of the same test examples, the largest number stands out alone "
-            "(`benchkit intervals` makes them from predictions)"
+            "where runs keep no replicates, or not of the same test examples, the largest number stands out alone"
         )
     if told and all(p.s == 1 and not p.unchanging for _, p, _ in told):
         lines.append("of these runs; seeds are not measured")

@@ -114,7 +114,8 @@ def test_the_table_is_the_one_on_the_page(project: Project) -> None:
     printed = said_by(project, "benchkit table")
     number = re.compile(r"\d\.\d+")
     assert number.sub("#", printed).split() == number.sub("#", shown).split()
-    close = pytest.approx([float(n) for n in number.findall(shown)], abs=0.02)  # another processor rounds otherwise
+    two_of_596 = 0.0041  # another processor rounds otherwise
+    close = pytest.approx([float(n) for n in number.findall(shown)], abs=two_of_596)
     assert [float(n) for n in number.findall(printed)] == close
 
 

@@ -34,7 +34,7 @@ from benchkit_birdjepa.pretraining.culprit import first_wrong
 from benchkit_birdjepa.pretraining.devices import Devices, join_others
 from benchkit_birdjepa.pretraining.loader import Batch, Loader, Maker, Undecodable
 from benchkit_birdjepa.pretraining.log import Log
-from benchkit_birdjepa.pretraining.order import expected_entropy
+from benchkit_birdjepa.pretraining.order import entropy, expected_entropy
 from benchkit_birdjepa.pretraining.probe import Probe
 from benchkit_birdjepa.pretraining.settings import Settings
 from benchkit_birdjepa.pretraining.signals import listening
@@ -145,7 +145,7 @@ class Training:
         for step in self.checkpoints.steps():
             cells.queue(step, step == s.steps)
         began = time.perf_counter()
-        entropies: list[float] = []
+        entropies = self._entropies_before(at)
         waited = 0.0
         pending: tuple[int, Batch, dict[str, Any]] | None = None
         saved = at
@@ -267,7 +267,7 @@ class Training:
         values = {k: float(v) for k, v in figures.items() if k not in ("finite", "spike")} | more
         values["finite"], values["spike"] = float(figures["finite"]), float(figures["spike"])
         if entropies and self._shuffled:
-            values["label_entropy"] = float(np.mean(entropies))
+            values["label_entropy"] = float(np.mean(entropies[-ENTROPY_BATCHES:]))
             values["label_entropy_share"] = values["label_entropy"] / self._shuffled
             if len(entropies) >= ENTROPY_BATCHES or done == self.settings.steps:
                 self._warn_of_shuffle(values["label_entropy_share"])
@@ -290,6 +290,14 @@ class Training:
                 f"warning: the labels of a batch have {share:.0%} of the entropy of a full shuffle: set data.shuffle = "
                 "'full', or a wider data.window or data.interleave"
             )
+
+    def _entropies_before(self, at: int) -> list[float]:
+        """Of the batches that a resumed run's averages look back on: a batch's labels follow from its step alone."""
+        labels, maker = self.source.labels, self._maker()
+        if labels is None:
+            return []
+        before = range(max(0, at - ENTROPY_BATCHES), at)
+        return [entropy(labels[np.array([row for _, row in maker.places(step)])]) for step in before]
 
     def _expected_entropy(self) -> float:
         labels = self.source.labels

@@ -71,7 +71,7 @@ def _auroc_birdset(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"
 
 
 def _beans_map(scored: Scored, weights: Weights) -> Float64[np.ndarray, " R"]:
-    values = [average_precision(r, weights) for r in scored.rows_ranked if len(r.positive)]
+    values = [average_precision(r, weights, ties=False) for r in scored.rows_ranked if len(r.positive)]
     known = total(weights) > 0
     means = (
         np.nan_to_num(np.array(values).reshape(len(values), weights.shape[1])).sum(axis=0) / scored.problem.n_classes

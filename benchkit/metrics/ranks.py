@@ -53,11 +53,13 @@ def rank(
     )
 
 
-def average_precision(ranks: Ranks, weights: Weights) -> Float64[np.ndarray, " R"]:
+def average_precision(ranks: Ranks, weights: Weights, *, ties: bool = True) -> Float64[np.ndarray, " R"]:
     """Sum over thresholds of the gain in recall times the precision; NaN for a resample without positives.
 
-    As `sklearn.metrics.average_precision_score`: no interpolation.
+    As `sklearn.metrics.average_precision_score`: no interpolation. ties: False, with ranks that were made so, counts
+    the copies of an example in a resample one after another, as it does other rows of equal scores.
     """
+    harmonic = np.empty(0) if ties else _harmonic(weights)
     area = np.zeros(weights.shape[1])
     drawn, hits = np.zeros(weights.shape[1]), np.zeros(weights.shape[1])
     for batch in batches(len(ranks.ends)):
@@ -65,9 +67,19 @@ def average_precision(ranks: Ranks, weights: Weights) -> Float64[np.ndarray, " R
         start = int(ranks.ends[batch.start - 1]) if batch.start else 0
         ends = ranks.ends[batch]
         n = drawn + cumulative(weights, ranks.order[start : ends[-1]], ends - start)
-        area += np.einsum("gr,gr->r", gained, through / np.maximum(n, 1))
+        if ties:
+            area += np.einsum("gr,gr->r", gained, through / np.maximum(n, 1))
+        else:  # the i-th of w copies behind f false positives: 1 - f / (rows so far + i), summed over i
+            before, behind = np.rint(n - gained).astype(np.int64), np.rint(n).astype(np.int64)
+            area += (gained - (n - through) * (harmonic[behind] - harmonic[before])).sum(axis=0)
         drawn, hits = n[-1], through[-1]
     return _ratio(area, hits)
+
+
+def _harmonic(weights: Weights) -> Float64[np.ndarray, " n"]:
+    """1 + 1/2 + ... + 1/k at k, from 0 to all rows that a column of whole weights draws."""
+    most = int(weights.sum(axis=0, dtype=np.int64).max(initial=0))
+    return np.concatenate([[0.0], np.cumsum(1 / np.arange(1, most + 1))])
 
 
 def auroc(ranks: Ranks, weights: Weights, total: Float64[np.ndarray, " R"]) -> Float64[np.ndarray, " R"]:

@@ -24,7 +24,11 @@ SEEDED = {
     "logreg": "logreg",  # which draws what it chooses C on
 }
 SEEDLESS = ("centroid", "knn")
-ELSEWHERE = ("finetune",)  # test_finetune: it needs a backbone
+ELSEWHERE = (
+    "finetune",
+    "retrieval",
+    "clustering",
+)  # test_finetune: it needs a backbone; test_questions: none is fitted
 
 
 def data(probe: Classifier) -> tuple[np.ndarray, np.ndarray, Problem]:

@@ -243,6 +243,7 @@ def test_every_metric_has_a_name_a_one_line_summary_and_tasks_it_is_for():
         "micro_map",
         "auroc",
         "auroc_birdset",
+        "beans_map",
         "ap_q05",
         "ap_q95",
     ]

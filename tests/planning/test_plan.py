@@ -187,7 +187,7 @@ def test_a_million_cells_are_the_most() -> None:
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"n_train": (0,)}, "n_train=0"), ({"n_train": (-2,)}, "n_train=-2"), ({"n_train": (2**63,)}, "n_train=9223"),
+        ({"n_train": (-2,)}, "n_train=-2"), ({"n_train": (2**63,)}, "n_train=9223"),
         ({"n_train": (True,)}, "must be a whole number"), ({"n_train": ()}, "must be a whole number"),
         ({"seed": (-1,)}, "seed=-1 is out of range"), ({"seed": (2**32,)}, "seed=4294967296 is out of range"),
         ({"model": ()}, "must be a spec"), ({"seed": ()}, "must be a whole number"),
@@ -204,6 +204,7 @@ def test_numbers_and_names_that_mean_nothing_are_refused(given: Any, words: str)
     [
         (Grid(("digits",), ("logmel",)), "model 'logmel' takes audio, and task 'digits' gives image"),
         (Grid(("digits",), ("pixels",), ("random,k=4",)), "'random' is a scorer, for trait tasks; task 'digits'"),
+        (Grid(("digits",), ("pixels",), n_train=(0,)), "n_train=0 is no number of training examples for 'linear'"),
         (Grid(("digits",), ("pixels",), ("finetune",)), "model 'pixels' cannot be fine-tuned"),
     ],
 )

@@ -382,6 +382,6 @@ def test_real_recordings_through_the_command_line(sounds: Path, shared: Path, tm
     assert all_["low"] > all_["chance"] + 0.05  # even random weights know rain from a rooster
     assert all_["classifier"] == "random@2,k=256"
     assert all_["marks"] is None
-    table = call("table", "--rows", "classifier", "--cols", "n_train")
+    table = call("table", "--rows", "classifier", "--cols", "n_train", "--canonical")
     assert "random@2,k=256" in table
     assert "n_train=16" in table

@@ -42,7 +42,7 @@ def test_right_labels_are_above_chance_and_no_check_complains(birds: Path, tmp_p
     report = run(tmp_path / "r.sqlite", birds)
     assert report.chance < 0.2
     assert report.value > report.chance + 0.15
-    names = ("chance", "features", "labels", "leakage", "media", "repeatable")
+    names = ("chance", "features", "labels", "leakage", "media", "precision", "repeatable")
     assert status(report) == dict.fromkeys(names, "ok")
 
 

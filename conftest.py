@@ -37,7 +37,7 @@ one processor. `@pytest.mark.xdist_group("name")` puts any other test into a gro
 
 
 SLOW = Path(__file__).parent / "tests" / "slow.txt"
-SLOW_S = 1.0
+SLOW_S = 0.4
 """Seconds; tests that took longer are listed there by `pytest --write-slow`, on a machine with nothing else to do."""
 
 
